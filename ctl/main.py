@@ -1,0 +1,5 @@
+"""The ``ctl`` command."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
