@@ -1,0 +1,5 @@
+"""``python -m ctl`` is ``ctl``."""
+
+from ctl.main import main
+
+main()
