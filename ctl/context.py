@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctl.errors import CtlError
+
 if TYPE_CHECKING:
     from control.client import Client
     from ctl.config import Target
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_STATE_DIR = Path("/var/lib/knarr")
 
 
-class ContextError(Exception):
+class ContextError(CtlError):
     """A command cannot know what to talk to; the text says what to do."""
 
 
@@ -29,7 +31,7 @@ class Context:
     server: str | None = None
     namespace: str | None = None
     state_dir: Path = DEFAULT_STATE_DIR
-    runtime_endpoint: str | None = None
+    runtime_flag: str | None = None
     endpoints: str | None = None
 
     @property
@@ -64,17 +66,18 @@ class Context:
         except ContextError:
             return "default"
 
-    def runtime(self) -> str:
+    @property
+    def runtime_endpoint(self) -> str:
         """The CRI endpoint: the flag, or the socket of the state directory."""
-        return self.runtime_endpoint or self.layout.runtime_endpoint
+        return self.runtime_flag or self.layout.runtime_endpoint
 
     def ensure_runtime(self) -> str:
         """The CRI endpoint, served: starts the state directory's node runtime when its socket is not answered.
 
         An endpoint given by flag is never started. Raises ``ctl.lab.errors.LabError`` when it does not come up.
         """
-        if self.runtime_endpoint:
-            return self.runtime_endpoint
+        if self.runtime_flag:
+            return self.runtime_flag
         from ctl.lab.runtime import ensure_runtime
 
         return ensure_runtime(self.layout)

@@ -37,7 +37,9 @@ class LazyGroup(click.Group):
         accept_flags_of(self, command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, but an unknown name is answered in kubectl's words."""
         if args and not args[0].startswith("-") and args[0] not in self.table:
             ctx.fail(f'unknown command "{args[0]}" for "{ctx.command_path}"')

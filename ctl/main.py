@@ -84,7 +84,9 @@ SECTIONS = (
     metavar="DIR",
     help="Where the cluster of up and down lives.",
 )
-@click.option("--runtime-endpoint", "-r", metavar="URL", help="The CRI socket for cri and image, unix:///path.")
+@click.option(
+    "--runtime-endpoint", "-r", "runtime_flag", metavar="URL", help="The CRI socket for cri and image, unix:///path."
+)
 @click.option("--endpoints", metavar="URLS", help="The store's client URLs, comma separated.")
 @click.pass_context
 def app(ctx: click.Context, **flags: object) -> None:

@@ -1,0 +1,119 @@
+"""Making the components run that should: start what is missing, wait until it is healthy, undo on failure."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ctl.lab import health, processes
+from ctl.lab.components import Component
+from ctl.lab.errors import ComponentFailed, LabError, NotWritable
+from ctl.lab.layout import Layout
+from ctl.lab.ports import check_ports
+from ctl.lab.settings import Settings, write_settings
+
+HEALTH_DEADLINE_S = 60.0
+STOP_GRACE_S = 5.0
+SOCKET_PATH_MAX = 107
+"""Bytes of a unix socket's path, sockaddr_un less its terminating zero."""
+
+Say = Callable[[str], None]
+
+
+def prepare(layout: Layout, settings: Settings) -> None:
+    """Make the directories and files that components are pointed at. Raises NotWritable, LabError."""
+    if len(os.fsencode(layout.runtime_socket)) > SOCKET_PATH_MAX:
+        raise LabError(f"the path {layout.runtime_socket} is too long for a socket: choose a shorter --state-dir")
+    try:
+        for directory in (layout.state_dir, layout.run, layout.logs):
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_settings(layout, settings)
+        if not layout.registries.exists():
+            layout.registries.write_text(render_registries(settings))
+    except OSError as err:
+        raise NotWritable(layout.state_dir, err) from err
+
+
+def render_registries(settings: Settings) -> str:
+    """The runtime's registries file: the local registry speaks plain HTTP. A user may add tables."""
+    port = settings.port("registry")
+    return "# How the node runtime reaches registries: one table per registry.\n" + "".join(
+        f'\n["{host}:{port}"]\ninsecure = true\n' for host in ("127.0.0.1", "localhost")
+    )
+
+
+def missing(layout: Layout, wanted: Sequence[Component]) -> list[Component]:
+    """The components of ``wanted`` that do not run."""
+    return [component for component in wanted if processes.find(component, layout) is None]
+
+
+async def converge(layout: Layout, wanted: Sequence[Component], say: Say) -> list[str]:
+    """Start what does not run of ``wanted``, each when what it needs is healthy; wait until all are.
+
+    Returns the names it started. When one fails, everything this call started is stopped again. Raises AddressTaken
+    before anything is started, ComponentFailed (in a group) after.
+    """
+    absent = missing(layout, wanted)
+    check_ports(absent)
+    ready = {component.name: asyncio.Event() for component in wanted}
+    started: list[processes.Started] = []
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for component in wanted:
+                tasks.create_task(_bring_up(component, component in absent, layout, ready, started, say))
+    except BaseException:
+        await _undo(layout, started)
+        raise
+    return [each.component.name for each in started]
+
+
+async def _bring_up(
+    component: Component,
+    absent: bool,
+    layout: Layout,
+    ready: dict[str, asyncio.Event],
+    started: list[processes.Started],
+    say: Say,
+) -> None:
+    for name in component.needs:
+        if name in ready:
+            await ready[name].wait()
+    log = layout.log(component.name)
+    since = processes.log_size(log)
+    if absent:
+        started.append(mine := processes.start(component, layout))
+        await _healthy_or_ended(mine, layout, log, since)
+        say(f"{component.name} is up (pid {mine.process.pid})")
+    else:
+        await _healthy(component, layout, log, since)
+    ready[component.name].set()
+
+
+async def _healthy_or_ended(mine: processes.Started, layout: Layout, log: Path, since: int) -> None:
+    """Raises ComponentFailed as soon as the process ends, or after the deadline."""
+    healthy = asyncio.create_task(_healthy(mine.component, layout, log, since))
+    ended = asyncio.create_task(mine.ended())
+    try:
+        await asyncio.wait((healthy, ended), return_when=asyncio.FIRST_COMPLETED)
+        if healthy.done():
+            return healthy.result()
+        raise ComponentFailed(mine.component.name, ended.result(), log, processes.log_tail(log, since))
+    finally:
+        healthy.cancel()
+        ended.cancel()
+
+
+async def _healthy(component: Component, layout: Layout, log: Path, since: int) -> None:
+    try:
+        async with asyncio.timeout(HEALTH_DEADLINE_S):
+            await health.wait_until_healthy(component, layout)
+    except TimeoutError:
+        what = f"was not healthy after {HEALTH_DEADLINE_S:.0f} s"
+        raise ComponentFailed(component.name, what, log, processes.log_tail(log, since)) from None
+
+
+async def _undo(layout: Layout, started: Sequence[processes.Started]) -> None:
+    """Last started, first stopped."""
+    for each in reversed(started):
+        await processes.stop(each.process, STOP_GRACE_S)
+        layout.pid_file(each.component.name).unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""What a cluster leaves in the kernel when its processes were killed: found, and removed where no owner can any more.
+
+The runtime removes its own (``python -m cri_runtime --teardown``); the proxy's routes have no owner left once it was
+killed with SIGKILL, so they are taken away here.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ctl.lab.layout import Layout
+from ctl.lab.settings import Settings
+
+LOCAL_TABLE = 255
+
+
+def remove_routes(settings: Settings) -> None:
+    """Take away the local routes of the service ranges."""
+    with IPRoute() as ip:
+        for cidr in _service_routes(ip, settings):
+            ip.route("del", dst=cidr, table=LOCAL_TABLE, type="local", oif=ip.link_lookup(ifname="lo")[0])
+
+
+def _service_routes(ip: IPRoute, settings: Settings) -> list[str]:
+    ours = {settings.service_cidr, settings.load_balancer_cidr}
+    found = (f"{route.get_attr('RTA_DST')}/{route['dst_len']}" for route in ip.get_routes(table=LOCAL_TABLE))
+    return [cidr for cidr in found if cidr in ours]
+
+
+def leftovers(layout: Layout, settings: Settings) -> Iterator[str]:
+    """Everything of this cluster that is still there, one line each."""
+    yield from (f"mount {point}" for point in mounts_below(layout))
+    with IPRoute() as ip:
+        yield from (f"route local {cidr} dev lo" for cidr in _service_routes(ip, settings))
+        try:
+            if ip.link_lookup(ifname=settings.bridge):
+                yield f"bridge {settings.bridge}"
+        except NetlinkError:
+            pass
+
+
+def mounts_below(layout: Layout) -> list[Path]:
+    """Mount points inside the cluster's directories, deepest first."""
+    points = [Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    roots = (layout.state_dir.resolve(), layout.run.resolve())
+    ours = [point for point in points if any(point.is_relative_to(root) and point != root for root in roots)]
+    return sorted(ours, key=lambda point: len(point.parts), reverse=True)
+
+
+def _unescape(text: str) -> str:
+    """mountinfo writes blank, tab, newline and backslash as three octal digits."""
+    raw = os.fsencode(text)
+    return os.fsdecode(raw.decode("unicode_escape").encode("latin-1")) if b"\\" in raw else text

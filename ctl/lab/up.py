@@ -1,0 +1,115 @@
+"""``ctl up``: make the cluster of the state directory run; start what is missing of it."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import click
+
+from ctl.config import render_config
+from ctl.context import Context, pass_obj
+from ctl.lab.components import components
+from ctl.lab.converge import HEALTH_DEADLINE_S, Say, converge, missing, prepare
+from ctl.lab.errors import LabError, NotRoot, NotWritable
+from ctl.lab.layout import Layout
+from ctl.lab.pki import ensure_pki
+from ctl.lab.ports import check_ports
+from ctl.lab.settings import Settings, settle
+
+
+@click.command()
+@click.option("--port-offset", type=int, metavar="N", help="Add N to every port, for a second cluster on this machine.")
+@click.option("--network", type=int, metavar="N", help="Use the Nth set of address ranges; default the first free one.")
+@click.option("--node-name", metavar="NAME", help="Name of the node; default this host's.")
+@pass_obj
+def up(context: Context, port_offset: int | None, network: int | None, node_name: str | None) -> None:
+    """Start the cluster of the state directory, or what is missing of it, and wait until it is healthy.
+
+    Running it again is safe: it starts only what does not run. Choices made by flags are kept for the next time.
+    """
+    began = time.monotonic()
+    layout = context.layout
+    settings = bring_up(layout, settle_checked(layout, port_offset, node_name, network), click.echo)
+    if settings is None:
+        click.echo(f"already up ({layout.state_dir})")
+        return
+    click.echo(f"up in {time.monotonic() - began:.1f} s; node {settings.node_name} is Ready")
+    click.echo(f"logs   {layout.logs}/COMPONENT.log")
+    click.echo(f"config {layout.config} (ctl finds it by itself)")
+
+
+def settle_checked(layout: Layout, port_offset: int | None, node_name: str | None, network: int | None) -> Settings:
+    """``settle``, refused to whoever may not bring a cluster up. Raises LabError."""
+    if os.geteuid() != 0:
+        raise NotRoot("ctl up")
+    return settle(layout, port_offset, node_name, network)
+
+
+def bring_up(layout: Layout, settings: Settings, say: Say) -> Settings | None:
+    """Converge; None when everything was up already. Raises LabError, and then leaves what was there as it was."""
+    wanted = components(layout, settings)
+    absent = missing(layout, wanted)
+    check_ports(absent)
+    fresh = [path for path in (layout.state_dir, layout.run) if not path.exists()]
+    try:
+        prepare(layout, settings)
+        ensure_pki(layout.pki, settings)
+        write_config(layout, settings)
+        asyncio.run(_converge(layout, settings, say))
+    except* LabError as group:
+        raise LabError("; ".join(str(err) for err in group.exceptions)) from group
+    except* OSError as group:
+        cause = group.exceptions[0]
+        assert isinstance(cause, OSError)
+        raise NotWritable(layout.state_dir, cause) from group
+    finally:
+        _remove_empty(fresh)
+    return settings if absent else None
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    """Directories that this call made and that nothing was put into are not left behind."""
+    for directory in directories:
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def write_config(layout: Layout, settings: Settings) -> None:
+    """The admin's config. A file with other contexts in it is the user's: only ours is put in its place."""
+    import yaml
+
+    tls = layout.admin_tls()
+    config = render_config(settings.address("apiserver"), tls.ca, tls.cert, tls.key)
+    fresh = layout.config.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(yaml.safe_dump(config, sort_keys=False))
+    fresh.replace(layout.config)
+
+
+async def _converge(layout: Layout, settings: Settings, say: Say) -> None:
+    await converge(layout, components(layout, settings), say)
+    await wait_for_node(layout, settings)
+
+
+async def wait_for_node(layout: Layout, settings: Settings) -> None:
+    """Return when the node of ``settings`` is Ready. Raises LabError after the deadline."""
+    from control.client import Client
+    from protos.k8s import core_v1_pb2 as core
+
+    async with Client(settings.address("apiserver"), tls=layout.admin_tls()) as client:
+        try:
+            async with asyncio.timeout(HEALTH_DEADLINE_S):
+                async for event in client.watch(core.Node, field_selector=f"metadata.name={settings.node_name}"):
+                    if event.type in ("ADDED", "MODIFIED") and _is_ready(event.object):
+                        return
+        except TimeoutError:
+            raise LabError(
+                f"node {settings.node_name} is not Ready after {HEALTH_DEADLINE_S:.0f} s: see 'ctl describe node "
+                f"{settings.node_name}' and {layout.log('kubelet')}"
+            ) from None
+
+
+def _is_ready(node: object) -> bool:
+    conditions = node.status.conditions  # type: ignore[attr-defined]
+    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
