@@ -4,19 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctl.errors import CtlError
-
 if TYPE_CHECKING:
     from control.client import Client
-    from ctl.config import Target
+    from control.client.config import Target
     from ctl.lab.layout import Layout
     from protos.serving import TLS
 
 DEFAULT_STATE_DIR = Path("/var/lib/knarr")
-
-
-class ContextError(CtlError):
-    """A command cannot know what to talk to; the text says what to do."""
 
 
 @dataclass
@@ -44,14 +38,14 @@ class Context:
     def target(self) -> "Target":
         """Server, credentials and namespace, from the flags and the config file.
 
-        Raises ContextError when there is neither a config nor ``--server``, or the config does not have the context.
+        Raises ``ctl.config.NoCluster`` when there is neither a config nor ``--server``, or it lacks the context.
         """
-        from ctl.config import read_target
+        from ctl.config import target_of
 
-        return read_target(self)
+        return target_of(self)
 
     def client(self) -> "Client":
-        """A client of the apiserver; use it with ``async with``. Raises ContextError as ``target``."""
+        """A client of the apiserver; use it with ``async with``. Raises NoCluster as ``target``."""
         from control.client import Client
 
         target = self.target()
@@ -59,12 +53,7 @@ class Context:
 
     def current_namespace(self) -> str:
         """The namespace that a command without ``-A`` means."""
-        if self.namespace:
-            return self.namespace
-        try:
-            return self.target().namespace
-        except ContextError:
-            return "default"
+        return self.namespace or self.target().namespace
 
     @property
     def runtime_endpoint(self) -> str:

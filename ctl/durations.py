@@ -1,12 +1,6 @@
 """Durations as kubectl writes and reads them. Pure."""
 
-import re
-from decimal import Decimal
-
 from ctl.errors import CtlError
-
-_UNITS_S = {"ns": "1e-9", "us": "1e-6", "µs": "1e-6", "ms": "1e-3", "s": "1", "m": "60", "h": "3600"}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 def human_duration(seconds: float) -> str:
@@ -44,10 +38,9 @@ def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
 
 def parse_duration(text: str) -> float:
     """Seconds of a Go duration (``1h30m``, ``500ms``, ``0``). Raises CtlError for anything else."""
-    sign, body = (-1, text[1:]) if text.startswith("-") else (1, text)
-    if body == "0":
-        return 0.0
-    parts = _PART.findall(body)
-    if not parts or "".join(number + unit for number, unit in parts) != body:
-        raise CtlError(f'invalid duration "{text}": write it as 30s, 5m or 1h30m')
-    return float(sign * sum(Decimal(number) * Decimal(_UNITS_S[unit]) for number, unit in parts))
+    from control.api import times
+
+    try:
+        return times.parse_duration(text) / 1e9
+    except times.TimeError as err:
+        raise CtlError(f'invalid duration "{text}": {err}') from err

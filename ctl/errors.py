@@ -9,9 +9,12 @@ a command's own exit code    (nothing)                                that code
 
 import asyncio
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from control.api.errors import Invalid
 
 
 class CtlError(Exception):
@@ -71,12 +74,12 @@ def _usage(err: click.UsageError) -> str:
 
 
 def _from_server(err: BaseException) -> str | None:
-    if "control.client" not in sys.modules:
+    if "control.api.errors" not in sys.modules:
         return None
-    from control.client import errors
+    from control.api import errors
 
     if isinstance(err, errors.Unavailable):
-        return f"Unable to connect to the server: {err}\nIs the cluster up? 'ctl status' shows it, 'ctl up' starts it."
+        return f"Unable to connect to the server: {err}\n'ctl status' shows what runs, 'ctl up' starts what is missing."
     if isinstance(err, errors.Unauthorized):
         return "error: You must be logged in to the server (Unauthorized)"
     if isinstance(err, errors.Invalid) and (text := _field_errors(err)):
@@ -86,10 +89,10 @@ def _from_server(err: BaseException) -> str | None:
     return None
 
 
-def _field_errors(err: object) -> str:
+def _field_errors(err: "Invalid") -> str:
     """As kubectl: ``The Pod "x" is invalid: spec.containers: Required value``, a list when several."""
-    details = getattr(err, "details", None)
-    causes = list(getattr(details, "causes", ()))
+    details = err.details
+    causes = [cause for cause in details.causes if cause.field]
     if not causes:
         return ""
     head = f'The {details.kind} "{details.name}" is invalid' if details.name else f"The {details.kind} is invalid"
@@ -113,7 +116,11 @@ def _from_grpc(err: BaseException) -> str | None:
 
 
 def _from_system(err: BaseException) -> str | None:
+    """Not only OSError: text that a room refuses (a selector, a manifest, a kind) is a ValueError of that room."""
     if isinstance(err, OSError):
+        return f"error: {err}"
+    refused = ("control.api", "control.client.config", "raftstore.errors")
+    if isinstance(err, (ValueError, LookupError)) and type(err).__module__.startswith(refused):
         return f"error: {err}"
     return None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from ctl.lab.errors import LabError
 from ctl.lab.layout import Layout
@@ -99,7 +100,7 @@ def settle(
         settings = read_settings(layout) if layout.settings.exists() else _fresh()
     except PermissionError:
         settings = _fresh()
-    changes = {"port_offset": port_offset, "node_name": node_name, "network": network}
+    changes: dict[str, Any] = {"port_offset": port_offset, "node_name": node_name, "network": network}
     settings = replace(settings, **{key: value for key, value in changes.items() if value is not None})
     if not _is_local(settings.node_ip):
         settings = replace(settings, node_ip=node_address())

@@ -1,0 +1,1 @@
+"""kubectl's verbs, a file each."""
