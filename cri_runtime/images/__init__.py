@@ -1,0 +1,1 @@
+"""Images: a content-addressed store, layers as overlay snapshots, transfer from and to registries and archives."""
