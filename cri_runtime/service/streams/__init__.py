@@ -1,0 +1,1 @@
+"""What the streaming server is made of: HTTP upgrades, WebSocket, SPDY, and the protocols that run over them."""
