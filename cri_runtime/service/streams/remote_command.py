@@ -95,10 +95,10 @@ async def serve_session(session: Session, channels: Channels) -> None:
     """
     try:
         code = await _first_end(session, channels)
-        if code is not None:
-            await channels.finish(status.exited(code))
     finally:
         session.close()
+    if code is not None:
+        await channels.finish(status.exited(code))
 
 
 async def _first_end(session: Session, channels: Channels) -> int | None:

@@ -18,7 +18,7 @@ SYN_STREAM, SYN_REPLY, RST_STREAM, PING, GOAWAY, HEADERS = 1, 2, 3, 6, 7, 8
 FLAG_FIN = 0x01
 REFUSED_STREAM, CANCEL = 3, 5
 
-FRAME_BYTES = 4 << 20
+FRAME_BYTES = 1 << 20
 """The longest frame taken: clients send 32 KiB."""
 HEADER_BLOCK_BYTES = 64 << 10
 """The longest header block, decompressed."""
