@@ -1,5 +1,6 @@
 """The typed client of the cluster API: one method per verb, objects in, objects out, ApiErrors raised."""
 
+import builtins
 import json
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
@@ -299,7 +300,7 @@ class Client:
 
     # -- the server ----------------------------------------------------------------------------------------------
 
-    async def resources(self) -> list[pb.Resource]:  # type: ignore[valid-type]
+    async def resources(self) -> "builtins.list[pb.Resource]":
         """The kinds this server serves."""
         return list((await self._call(self._stub.Resources, pb.ResourcesRequest())).resources)
 
