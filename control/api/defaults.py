@@ -233,6 +233,9 @@ def _default_endpoint_slice(obj: Any) -> None:
 
 
 def _default_secret(secret: core.Secret) -> None:
+    for key, text in secret.stringData.items():
+        secret.data[key] = text.encode()
+    secret.ClearField("stringData")
     _unset(secret, type="Opaque")
 
 
