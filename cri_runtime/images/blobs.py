@@ -80,6 +80,8 @@ class BlobStore:
         """Open or make the store; what a killed writer left is removed."""
         self._blobs = root / "blobs"
         self._ingest = root / "ingest"
+        self.fresh: set[Digest] = set()
+        """What was stored since the owner last cleared this; spared by :meth:`sweep`."""
         shutil.rmtree(self._ingest, ignore_errors=True)
         self._ingest.mkdir(parents=True, mode=0o700)
         for algorithm in ALGORITHMS:
@@ -128,6 +130,7 @@ class BlobStore:
     def adopt(self, path: Path, digest: Digest) -> None:
         """Take a fsynced file of the same file system whose content is known to have ``digest``."""
         target = self.path(digest)
+        self.fresh.add(digest)
         path.replace(target)
         fsync_directory(target.parent)
 
@@ -148,8 +151,8 @@ class BlobStore:
                 yield Digest(f"{algorithm}:{path.name}")
 
     def sweep(self, keep: set[Digest]) -> int:
-        """Remove every blob that is not in ``keep``; returns the bytes freed."""
-        return sum(self.delete(digest) for digest in list(self.digests()) if digest not in keep)
+        """Remove every blob that is neither in ``keep`` nor fresh; returns the bytes freed."""
+        return sum(self.delete(digest) for digest in list(self.digests()) if digest not in keep | self.fresh)
 
     def usage(self) -> tuple[int, int]:
         """Bytes and number of blobs."""

@@ -50,6 +50,8 @@ class Snapshots:
         self._limits = limits
         self._locks = KeyedLocks()
         self._known: dict[Digest, Snapshot] = {}
+        self.fresh: set[Digest] = set()
+        """Chain ids unpacked since the owner last cleared this; spared by :meth:`sweep`."""
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_trees([self._unpacking])
         self._unpacking.mkdir(mode=0o700)
@@ -88,6 +90,7 @@ class Snapshots:
         async with self._locks(chain_id):
             snapshot = self.get(chain_id)
             if snapshot is None:
+                self.fresh.add(chain_id)
                 snapshot = await asyncio.to_thread(self._unpack, layer, diff_id, chain)
                 self._known[chain_id] = snapshot
             return snapshot
@@ -128,8 +131,8 @@ class Snapshots:
                 yield found
 
     def sweep(self, keep: set[Digest]) -> int:
-        """Remove every snapshot whose chain id is not in ``keep``; returns the bytes freed. Blocks."""
-        doomed = [s for s in self.all() if s.chain_id not in keep and not self._locks.held(s.chain_id)]
+        """Remove every snapshot whose chain id is neither in ``keep`` nor fresh; returns the bytes freed. Blocks."""
+        doomed = [s for s in self.all() if s.chain_id not in keep | self.fresh and not self._locks.held(s.chain_id)]
         for snapshot in doomed:
             self._known.pop(snapshot.chain_id, None)
             path = self.path(snapshot.chain_id)

@@ -8,7 +8,7 @@ opposite one, so a kill at any instant leaves at worst something that nothing na
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,16 @@ from cri_runtime.images.errors import (
     InvalidManifest,
     InvalidReference,
 )
-from cri_runtime.images.manifest import Descriptor, ImageConfig, Manifest, chain_ids, parse_config, parse_document
+from cri_runtime.images.manifest import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+    chain_ids,
+    parse_config,
+    parse_document,
+)
 from cri_runtime.images.reference import Reference, normalize, parse
 from cri_runtime.images.snapshots import Snapshots
 from cri_runtime.images.unpack import Limits
@@ -94,6 +103,7 @@ class ImageStore:
         self._sweeping = asyncio.Lock()
         self._pins: dict[Digest, set[str]] = {}
         self._held: Counter[Digest] = Counter()
+        self._holders = 0
         self._images: dict[Digest, tuple[ImageConfig, tuple[Layer, ...]]] = {}
 
     # --- reading
@@ -162,16 +172,31 @@ class ImageStore:
     # --- changing
 
     @asynccontextmanager
-    async def holding(self, digests: Iterable[Digest]) -> AsyncIterator[None]:
-        """Keep sweeps off these blobs and chain ids for the block, whether they exist yet or not."""
-        held = [*digests]
+    async def holding(self, digests: Iterable[Digest] = ()) -> AsyncIterator[Callable[[Iterable[Digest]], None]]:
+        """Keep sweeps off what is stored during the block, and off these blobs and chain ids if they exist already.
+
+        Whoever brings an image in holds from before its first look at the store until the image is added. The
+        value is a function that holds more.
+        """
+        held: list[Digest] = []
+
+        def hold(more: Iterable[Digest]) -> None:
+            batch = [*more]
+            held.extend(batch)
+            self._held.update(batch)
+
         async with self._sweeping:  # a sweep that has already judged them ends first
-            self._held.update(held)
+            self._holders += 1
+            hold(digests)
         try:
-            yield
+            yield hold
         finally:
+            self._holders -= 1
             self._held.subtract(held)
             self._held += Counter()  # forget what fell to zero
+            if not self._holders:
+                self.blobs.fresh.clear()
+                self.snapshots.fresh.clear()
 
     async def add(self, manifest: Descriptor, names: Mapping[str, Descriptor]) -> Image:
         """Add the image of a stored manifest, unpacked, under full names (with what each stands for).
@@ -189,6 +214,19 @@ class ImageStore:
             await self._unpack(layers)
             await self._commit(lambda table: table.with_image(image_id, manifest, names))
         return self._image(image_id)
+
+    async def add_config(self, config: ImageConfig, layers: Sequence[Descriptor], names: Iterable[str]) -> Image:
+        """Make an image of a config and stored layers, and add it under full names. The caller holds the layers.
+
+        Raises as :meth:`add`.
+        """
+        data = config.to_bytes()
+        async with self.holding():
+            config_digest = await asyncio.to_thread(self.blobs.put, data)
+            manifest = Manifest(OCI_MANIFEST, Descriptor(OCI_CONFIG, config_digest, len(data)), tuple(layers))
+            body = manifest.to_bytes()
+            descriptor = Descriptor(OCI_MANIFEST, await asyncio.to_thread(self.blobs.put, body), len(body))
+            return await self.add(descriptor, dict.fromkeys(names, descriptor))
 
     async def tag(self, source: str, target: str) -> None:
         """Give an image one more name. Raises as :meth:`get`, InvalidReference for ``target``."""

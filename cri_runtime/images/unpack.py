@@ -27,7 +27,8 @@ from cri_runtime.images.tree import OPAQUE_XATTR, Found, Rel, Stack, Tree, is_wh
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 _AUFS_PREFIX = ".wh..wh."
-_XATTR_PREFIX = "SCHILY.xattr."
+KEPT_XATTRS = "SCHILY.xattr."
+"""The prefix of extended attributes in tar headers, as all tools write it."""
 _NAME_BYTES_MAX = 255
 _PATH_BYTES_MAX = 4096
 _HEADER_BYTES_MAX = 1 << 20
@@ -54,14 +55,21 @@ class Usage:
     inodes: int
 
 
-def unpack(layer: LayerReader, target: Path, lowers: Sequence[Path] = (), limits: Limits | None = None) -> Usage:
+def unpack(
+    layer: LayerReader,
+    target: Path,
+    lowers: Sequence[Path] = (),
+    limits: Limits | None = None,
+    whiteouts: bool = True,
+) -> Usage:
     """Unpack ``layer`` into the empty directory ``target``, as the layer over ``lowers`` (topmost first).
 
+    Without ``whiteouts`` it is a plain archive, in which ``.wh.x`` is a name like any other.
     Reads the tar to its end mark, not further: ``layer.diff_id()`` reads the rest. Blocks; for a thread.
     Raises UnsafeLayer naming the entry, OSError naming the path; ``target`` is then half-filled and the caller's to
     remove.
     """
-    with _Unpacker(target, lowers, limits or Limits()) as unpacker:
+    with _Unpacker(target, lowers, limits or Limits(), whiteouts) as unpacker:
         try:
             with _tar(layer) as tar:
                 while (entry := tar.next()) is not None:
@@ -90,13 +98,14 @@ class _Member(tarfile.TarInfo):
 class _Unpacker:
     """The state of one unpacking. Invariant: a place in ``_made`` is a directory of the upper tree, not a link."""
 
-    def __init__(self, target: Path, lowers: Sequence[Path], limits: Limits) -> None:
+    def __init__(self, target: Path, lowers: Sequence[Path], limits: Limits, whiteouts: bool) -> None:
         self._open = ExitStack()
         self._upper = self._open.enter_context(Tree(target))
         trees = [self._open.enter_context(Tree(path)) for path in lowers]
         self._lower = Stack(trees)
         self._stack = Stack([self._upper, *trees])
         self._limits = limits
+        self._whiteouts = whiteouts
         self._made: set[Rel] = {()}
         self._times: dict[Rel, int] = {}
         self._parent: tuple[Rel, int] = ((), os.dup(self._upper.fd))
@@ -118,14 +127,14 @@ class _Unpacker:
             return
         parent = self._directory(names[:-1], entry.name)
         name = names[-1]
-        if name == OPAQUE_MARKER:
+        if not self._whiteouts or not name.startswith(WHITEOUT_PREFIX):
+            self._make(tar, entry, (*parent, name))
+        elif name == OPAQUE_MARKER:
             self._make_opaque(parent)
         elif name.startswith(_AUFS_PREFIX):
             pass  # bookkeeping of a file system that is gone
-        elif name.startswith(WHITEOUT_PREFIX):
-            self._whiteout((*parent, _hidden_name(entry.name, name)))
         else:
-            self._make(tar, entry, (*parent, name))
+            self._whiteout((*parent, _hidden_name(entry.name, name)))
 
     def finish(self) -> Usage:
         """Set the directories' times, which filling them has changed, and sum up."""
@@ -327,8 +336,8 @@ class _Unpacker:
         os.fchown(fd, *_owner(entry))
         os.fchmod(fd, entry.mode & 0o7777)
         for key, value in entry.pax_headers.items():
-            if key.startswith(_XATTR_PREFIX) and _xattr_allowed(key.removeprefix(_XATTR_PREFIX)):
-                _setxattr(fd, key.removeprefix(_XATTR_PREFIX), value.encode("utf-8", "surrogateescape"))
+            if key.startswith(KEPT_XATTRS) and xattr_allowed(key.removeprefix(KEPT_XATTRS)):
+                _setxattr(fd, key.removeprefix(KEPT_XATTRS), value.encode("utf-8", "surrogateescape"))
 
     def _set_owner_and_time(self, entry: tarfile.TarInfo, parent: int, name: str) -> None:
         os.chown(name, *_owner(entry), dir_fd=parent, follow_symlinks=False)
@@ -406,7 +415,7 @@ def _copy(content: IO[bytes], fd: int, sparse: bool) -> None:
         os.ftruncate(fd, size)
 
 
-def _xattr_allowed(name: str) -> bool:
+def xattr_allowed(name: str) -> bool:
     """Attributes that cannot speak to overlayfs or to the host's security modules."""
     return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
 

@@ -21,12 +21,8 @@ from cri_runtime.images.host.programs import (
 from cri_runtime.images.host.python import add_python
 from cri_runtime.images.layer import LayerWriter, WrittenLayer
 from cri_runtime.images.manifest import (
-    OCI_CONFIG,
-    OCI_MANIFEST,
-    Descriptor,
     HistoryEntry,
     ImageConfig,
-    Manifest,
     Platform,
 )
 from cri_runtime.images.reference import normalize
@@ -167,11 +163,9 @@ async def from_host(
     name = str(normalize(tag))
     plan = await asyncio.to_thread(plan_image, programs, include, search)
     report(f"packing {len(plan.layout.nodes)} files")
-    layer, newest = await asyncio.to_thread(_write_layer, store, plan.layout)
-    config = _config(plan, layer.diff_id, newest)
-    digests = [layer.descriptor.digest, Digest.of(config.to_bytes())]
-    async with store.holding(digests):
-        return await add_config(store, config, [layer.descriptor], [name])
+    async with store.holding():
+        layer, newest = await asyncio.to_thread(_write_layer, store, plan.layout)
+        return await store.add_config(_config(plan, layer.diff_id, newest), [layer.descriptor], [name])
 
 
 def _write_layer(store: ImageStore, layout: Layout) -> tuple[WrittenLayer, int]:
@@ -193,17 +187,3 @@ def _config(plan: Plan, diff_id: Digest, newest: int) -> ImageConfig:
         diff_ids=(diff_id,),
         history=(HistoryEntry(created, f"from-host {names}".strip()),),
     )
-
-
-async def add_config(
-    store: ImageStore, config: ImageConfig, layers: Sequence[Descriptor], names: Sequence[str]
-) -> Image:
-    """Store a config and its manifest, and add the image under full names. The caller holds the layers."""
-    data = config.to_bytes()
-    config_digest = await asyncio.to_thread(store.blobs.put, data)
-    manifest = Manifest(OCI_MANIFEST, Descriptor(OCI_CONFIG, config_digest, len(data)), tuple(layers)).to_bytes()
-    digest = Digest.of(manifest)
-    async with store.holding([digest, config_digest]):
-        await asyncio.to_thread(store.blobs.put, manifest)
-        descriptor = Descriptor(OCI_MANIFEST, digest, len(manifest))
-        return await store.add(descriptor, dict.fromkeys(names, descriptor))

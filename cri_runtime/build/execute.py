@@ -1,0 +1,395 @@
+"""Carrying a plan out: stages in order, each instruction applied, each action a layer or the cache's.
+
+The executor decides nothing about what instructions mean (that is :mod:`.state`) nor about which files a COPY takes
+(:mod:`.copy`); it owns the order, the cache and the store.
+"""
+
+import asyncio
+import bz2
+import lzma
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from cri_runtime.build import copy, parser, plan
+from cri_runtime.build.cache import BuildCache, Record
+from cri_runtime.build.errors import BuildError, PlanError, StepFailed
+from cri_runtime.build.instructions import Instruction, read
+from cri_runtime.build.owners import resolve_owner
+from cri_runtime.build.state import Action, CopyFiles, MakeDirectory, RunCommand, StageState, apply, begin
+from cri_runtime.images.digest import Digest
+from cri_runtime.images.errors import ImageError, ImageNotFound
+from cri_runtime.images.layer import LayerReader, LayerWriter, WrittenLayer
+from cri_runtime.images.manifest import (
+    EPOCH,
+    Descriptor,
+    HistoryEntry,
+    ImageConfig,
+    Platform,
+    chain_ids,
+)
+from cri_runtime.images.reference import normalize
+from cri_runtime.images.store import Image, ImageStore
+from cri_runtime.images.tree import Stack, Tree
+from cri_runtime.images.unpack import Limits, unpack
+
+Report = Callable[[str, str, str], None]
+"""Called with a step ("2/3"), a status ("running", "cached", "done") and a line for people."""
+Fetch = Callable[[str, Platform], Awaitable[Image]]
+"""Brings an image from a registry."""
+
+_EPOCH_ARG = "SOURCE_DATE_EPOCH"
+_CONTEXT_LIMITS = Limits(free_bytes=1 << 42)  # the user's own files; the disk is the bound
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One build."""
+
+    dockerfile: bytes | None
+    """Its text; None: it lies in the context at ``dockerfile_path``."""
+    context: Path | None
+    """A tar file; None: an empty context."""
+    dockerfile_path: str = "Dockerfile"
+    tags: Sequence[str] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    platform: str = ""
+    use_cache: bool = True
+    pull: bool = False
+    """Ask the registry for base images that are here already."""
+
+
+@dataclass
+class _Built:
+    """A stage as far as it is built."""
+
+    state: StageState
+    layers: list[Descriptor]
+    """Lowest first, one per diff id of the config."""
+
+    @property
+    def chain(self) -> list[Digest]:
+        return chain_ids(self.state.config.diff_ids)
+
+
+class Builder:
+    """Builds images into a store."""
+
+    def __init__(self, store: ImageStore, fetch: Fetch) -> None:
+        self._store = store
+        self._fetch = fetch
+        self.cache = BuildCache(store.root / "build-cache")
+        store.root_sources.append(self.cache.digests)
+
+    async def build(self, request: BuildRequest, report: Report = lambda step, status, text: None) -> Image:
+        """Build and name an image. Raises BuildError with its line, other ImageErrors, OSError.
+
+        On failure names are as they were; layers of steps that were done stay in the cache.
+        """
+        names = [str(normalize(tag)) for tag in request.tags]
+        async with self._store.holding() as hold, self._opened(request) as context:
+            dockerfile = parser.parse(_dockerfile_text(request, context))
+            platform = Platform.parse(request.platform) if request.platform else Platform.host()
+            arrangement = plan.plan_build(
+                read(dockerfile), request.build_args, request.target, platform, dockerfile.escape
+            )
+            run = _Run(self, self._store, request, arrangement, context, hold, report, platform, dockerfile.escape)
+            return await run.finish(names)
+
+    @asynccontextmanager
+    async def _opened(self, request: BuildRequest) -> AsyncIterator[Tree]:
+        """The context, unpacked for the length of the build."""
+        scratch = self._store.blobs.scratch()
+        try:
+            await asyncio.to_thread(_unpack_context, request.context, scratch)
+            with Tree(scratch) as tree:
+                yield tree
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def base(self, reference: str, platform: Platform, pull: bool) -> Image:
+        """The image of a FROM: from the store, else from its registry."""
+        if not pull:
+            try:
+                return self._store.get(reference)
+            except ImageNotFound:
+                pass
+        return await self._fetch(reference, platform)
+
+
+def _unpack_context(tar: Path | None, scratch: Path) -> None:
+    scratch.mkdir(mode=0o700)
+    if tar is not None:
+        with tar.open("rb") as file, LayerReader(file) as reader:
+            unpack(reader, scratch, limits=_CONTEXT_LIMITS, whiteouts=False)
+
+
+def _dockerfile_text(request: BuildRequest, context: Tree) -> bytes:
+    if request.dockerfile is not None:
+        return request.dockerfile
+    stack = Stack([context])
+    place = stack.resolve(tuple(filter(None, request.dockerfile_path.split("/"))), follow_last=True)
+    found = stack.lookup(place)
+    if found is None or found.is_dir:
+        raise BuildError(0, f'there is no "{request.dockerfile_path}" in the build context; name it with -f')
+    with open(found.tree.open(place), "rb") as file:  # noqa: PTH123 (a descriptor)
+        return file.read(parser.BYTES_MAX + 1)
+
+
+class _Run:
+    """One build under way."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        store: ImageStore,
+        request: BuildRequest,
+        arrangement: plan.Plan,
+        context: Tree,
+        hold: Callable[[Iterable[Digest]], None],
+        report: Report,
+        platform: Platform,
+        escape: str,
+    ) -> None:
+        self._builder = builder
+        self._store = store
+        self._request = request
+        self._plan = arrangement
+        self._context = context
+        self._hold = hold
+        self._report = report
+        self._platform = platform
+        self._escape = escape
+        self._built: dict[int, _Built] = {}
+        self._step = 0
+        self._steps = sum(1 + len(stage.instructions) for stage in arrangement.stages)
+        self._now = _timestamp(request.build_args.get(_EPOCH_ARG))
+
+    async def finish(self, names: Sequence[str]) -> Image:
+        """Build all stages and add the last one's image."""
+        if self._plan.unused_args:
+            self._report("", "warning", f"no ARG takes the build arguments {', '.join(self._plan.unused_args)}")
+        for stage in self._plan.stages:
+            self._built[stage.number] = await self._stage(stage)
+        last = self._built[self._plan.stages[-1].number]
+        config = last.state.config
+        config = replace(config, labels={**config.labels, **self._request.labels})
+        return await self._store.add_config(self._dated(config), last.layers, names)
+
+    def _dated(self, config: ImageConfig) -> ImageConfig:
+        """When it was made: when an image of just this content was first made, so that a repeated build is the same."""
+        key = BuildCache.key("image", Digest.of(config.to_bytes()))
+        record = self._builder.cache.get(key) if self._may_use_cache else None
+        record = record or Record(self._now)
+        self._builder.cache.put(key, record)
+        history = tuple(
+            replace(entry, created=record.created) if entry.created == EPOCH else entry for entry in config.history
+        )
+        return replace(config, created=record.created, history=history)
+
+    @property
+    def _may_use_cache(self) -> bool:
+        return self._request.use_cache and _EPOCH_ARG not in self._request.build_args
+
+    async def _stage(self, stage: plan.Stage) -> _Built:
+        built = await self._begin(stage)
+        instructions = [*self._triggers(stage, built.state.config), *stage.instructions]
+        built.state = begin(built.state)
+        for instruction in instructions:
+            await self._instruction(built, instruction)
+        return built
+
+    async def _begin(self, stage: plan.Stage) -> _Built:
+        self._announce("running", f"FROM {self._title(stage.base)}" + (f" AS {stage.name}" if stage.name else ""))
+        if isinstance(stage.base, int):
+            base = self._built[stage.base]
+            state = self._state(base.state.config)
+            return _Built(state, [*base.layers])
+        if stage.base == plan.SCRATCH:
+            config = ImageConfig(os=self._platform.os, architecture=self._platform.architecture)
+            return _Built(self._state(config), [])
+        image = await self._image(stage.base, stage.line, stage.platform)
+        return _Built(self._state(image.config), [layer.descriptor for layer in image.layers])
+
+    def _title(self, base: int | str) -> str:
+        if isinstance(base, str):
+            return base
+        return next(stage.title for stage in self._plan.stages if stage.number == base)
+
+    def _state(self, config: ImageConfig) -> StageState:
+        automatic = plan.platform_args(self._platform)
+        given = {**automatic, **self._request.build_args}
+        return StageState(config, given, self._plan.global_args, self._escape)
+
+    async def _image(self, reference: str, line: int, platform: str = "") -> Image:
+        try:
+            wanted = Platform.parse(platform) if platform else self._platform
+            image = await self._builder.base(reference, wanted, self._request.pull)
+        except ImageError as err:
+            raise BuildError(line, f"{reference}: {err}") from err
+        self._hold(d for layer in image.layers for d in (layer.descriptor.digest, layer.chain_id))
+        await self._store.lower_dirs(image.id)
+        return image
+
+    def _triggers(self, stage: plan.Stage, config: ImageConfig) -> Sequence[Instruction]:
+        """What the base image's ONBUILD asks for."""
+        if not config.on_build:
+            return ()
+        text = "\n".join(("FROM scratch", *config.on_build)).encode()
+        triggered = read(parser.Dockerfile(parser.parse(text).nodes, self._escape))[1:]
+        self._steps += len(triggered)
+        return [replace(instruction, line=stage.line) for instruction in triggered]
+
+    def _announce(self, status: str, text: str) -> None:
+        if status == "running":
+            self._step += 1
+        self._report(f"{self._step}/{self._steps}", status, text)
+
+    async def _instruction(self, built: _Built, instruction: Instruction) -> None:
+        self._announce("running", instruction.text)
+        built.state, action = apply(built.state, instruction)
+        record = None
+        if action is not None:
+            try:
+                record = await self._perform(built, action)
+            except BuildError:
+                raise
+            except (ImageError, OSError) as err:
+                raise StepFailed(instruction.line, f"{instruction.text}: {err}") from err
+        created = record.created if record else EPOCH
+        entry = HistoryEntry(created, instruction.text, empty_layer=record is None)
+        built.state = built.state.change(history=(*built.state.config.history, entry))
+
+    async def _perform(self, built: _Built, action: Action) -> Record | None:
+        """Do an action. Returns the record of its layer, None when it needed none."""
+        match action:
+            case RunCommand():
+                raise StepFailed(
+                    action.line,
+                    "RUN is not implemented by this knarr version; run the command before and COPY its result",
+                )
+            case MakeDirectory():
+                return await self._make_directory(built, action)
+            case CopyFiles():
+                return await self._copy(built, action)
+
+    async def _make_directory(self, built: _Built, action: MakeDirectory) -> Record | None:
+        with ExitStack() as opened:
+            stage = self._open_stage(opened, built.chain)
+            owner = resolve_owner(action.owner, stage, action.line) or (0, 0)
+            items = copy.plan_directory(action.path, stage, owner)
+            return await self._layer_of(built, items) if items else None
+
+    async def _copy(self, built: _Built, action: CopyFiles) -> Record:
+        with ExitStack() as opened:
+            stage = self._open_stage(opened, built.chain)
+            owner = resolve_owner(action.owner, stage, action.line)
+            source = await self._source(opened, action)
+            items = await asyncio.to_thread(copy.plan_copy, action, source, stage, owner)
+            if action.extract:
+                items = await self._extract(opened, action, items, stage, owner)
+            return await self._layer_of(built, items)
+
+    def _open_stage(self, opened: ExitStack, chain: Sequence[Digest]) -> Stack:
+        paths = [self._store.snapshots.path(chain_id) for chain_id in reversed(chain)]
+        return Stack([opened.enter_context(Tree(path)) for path in paths])
+
+    async def _source(self, opened: ExitStack, action: CopyFiles) -> copy.Source:
+        if not action.from_:
+            return copy.Source(Stack([self._context]), "the build context", keeps_owner=False)
+        stages = {stage.number: stage for stage in self._plan.stages}
+        current = next(s for s in self._plan.stages if s.number not in self._built)
+        number = plan.find_stage(action.from_, current, stages)
+        if number is not None:
+            return copy.Source(
+                self._open_stage(opened, self._built[number].chain), f"stage {action.from_}", keeps_owner=True
+            )
+        image = await self._image(action.from_, action.line)
+        chain = [layer.chain_id for layer in image.layers]
+        return copy.Source(self._open_stage(opened, chain), f"image {action.from_}", keeps_owner=True)
+
+    async def _extract(
+        self, opened: ExitStack, action: CopyFiles, items: list[copy.Item], stage: Stack, owner: copy.Owner | None
+    ) -> list[copy.Item]:
+        """ADD: in place of each archive that was named, its contents."""
+        named = {source.rpartition("/")[2] for source in action.sources}
+        kept: dict[tuple[str, ...], copy.Item] = {}
+        for item in items:
+            inside = None
+            if item.kind == "file" and item.source is not None and item.source[1][-1] in named:
+                inside = await asyncio.to_thread(self._unpack_archive, opened, item)
+            if inside is None:
+                kept[item.target] = item
+                continue
+            whole = replace(action, sources=("/",), target=action.target.rstrip("/") + "/", extract=False)
+            source = copy.Source(Stack([inside]), "the archive", keeps_owner=True)
+            kept |= {i.target: i for i in await asyncio.to_thread(copy.plan_copy, whole, source, stage, owner)}
+        return [kept[target] for target in sorted(kept)]
+
+    def _unpack_archive(self, opened: ExitStack, item: copy.Item) -> Tree | None:
+        """The archive's contents in a directory that lives as long as ``opened``; None when it is no archive."""
+        with copy.open_item(item) as probe, LayerReader(_decompressed(probe)) as reader:
+            if not copy.is_archive(cast(BinaryIO, reader)):
+                return None
+        scratch = self._store.blobs.scratch()
+        scratch.mkdir(mode=0o755)
+        opened.callback(shutil.rmtree, scratch, ignore_errors=True)
+        with copy.open_item(item) as file, LayerReader(_decompressed(file)) as reader:
+            unpack(reader, scratch, whiteouts=False)
+        return opened.enter_context(Tree(scratch))
+
+    async def _layer_of(self, built: _Built, items: Sequence[copy.Item]) -> Record:
+        """The layer of these items on the stage: the cache's, or a new one."""
+        chain = built.chain
+        key = BuildCache.key("layer", chain[-1:], await asyncio.to_thread(copy.fingerprint, items))
+        record = self._builder.cache.get(key) if self._request.use_cache else None
+        if record is None or not self._is_whole(record):
+            layer = await asyncio.to_thread(self._write, items)
+            record = Record(
+                self._now, layer.descriptor, layer.diff_id, chain_ids([*built.state.config.diff_ids, layer.diff_id])[-1]
+            )
+            self._builder.cache.put(key, record)
+        else:
+            self._report(f"{self._step}/{self._steps}", "cached", "")
+        await self._push_layer(built, record)
+        return record
+
+    def _is_whole(self, record: Record) -> bool:
+        return record.layer is not None and record.layer.digest in self._store.blobs
+
+    def _write(self, items: Sequence[copy.Item]) -> WrittenLayer:
+        with LayerWriter(self._store.blobs) as writer:
+            return copy.write_layer(items, writer)
+
+    async def _push_layer(self, built: _Built, record: Record) -> None:
+        if record.layer is None or record.diff_id is None or record.chain_id is None:
+            raise ValueError("a record without a layer")  # excluded by _is_whole
+        self._hold([record.layer.digest, record.chain_id])
+        built.layers.append(record.layer)
+        built.state = built.state.change(diff_ids=(*built.state.config.diff_ids, record.diff_id))
+        await self._store.snapshots.ensure(record.layer.digest, record.diff_id, built.chain)
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    """bzip2 and xz, which ADD knows and layers do not."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.BZ2File(file))
+    if magic == b"\xfd7zXZ\0":
+        return cast(BinaryIO, lzma.LZMAFile(file))
+    return file
+
+
+def _timestamp(epoch: str | None) -> str:
+    if epoch is not None and not epoch.isdecimal():
+        raise PlanError(0, f'{_EPOCH_ARG} is a number of seconds, not "{epoch}"')
+    seconds = int(epoch) if epoch is not None else time.time()
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
