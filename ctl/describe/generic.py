@@ -40,5 +40,7 @@ def title(key: str) -> str:
     """``podCIDR`` as ``Pod CIDR``; keys that are data (``app.kubernetes.io/name``) stay."""
     if not key.isidentifier():
         return key
+    if key.startswith("api") and key[3:4].isupper():
+        key = f"API{key[3:]}"
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
     return words[:1].upper() + words[1:]
