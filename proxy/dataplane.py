@@ -80,6 +80,7 @@ class DataPlane:
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._report: asyncio.Future[dict[str, Any]] | None = None
+        self._stopping = False
         self.started = asyncio.Event()
 
     def replace(self, service: str, listeners: Iterable[Listener]) -> None:
@@ -136,7 +137,7 @@ class DataPlane:
             id=entry.key,
             address=listener.address,
             port=listener.port,
-            backends=[[b.address, b.port, b.pod, b.node] for b in listener.backends],
+            backends=listener.backends,
             policy=listener.policy.value,
             affinity_s=listener.affinity_s,
             sources=listener.sources,
@@ -207,11 +208,13 @@ class DataPlane:
         return await asyncio.shield(self._report)
 
     async def supervise(self) -> None:
-        """Keep a worker running and listen to it, until cancelled."""
+        """Keep a worker running and listen to it, until cancelled or ``stop_accepting``."""
         while True:
             reader = await self._start_worker()
             while line := await reader.readline():
                 self._on_message(json.loads(line))
+            if self._stopping:
+                return
             await self._bury_worker()
             await asyncio.sleep(RESTART_S)
 
@@ -240,12 +243,16 @@ class DataPlane:
             code = await process.wait()
             log.error("data plane died, its connections are lost: starting another", extra={"exit_code": code})
 
-    async def drain(self, grace_s: float) -> None:
-        """Close every listener, and wait until the last connection has ended, ``grace_s`` seconds at most."""
+    def stop_accepting(self, grace_s: float) -> None:
+        """Close every listener now; what is connected has ``grace_s`` seconds to finish."""
+        self._stopping = True
+        self._send(op="drain", grace_s=grace_s)
+
+    async def drained(self, grace_s: float) -> None:
+        """Wait until the last connection has ended, or the time is up."""
         process, writer = self._process, self._writer
         if process is None or writer is None:
             return
-        self._send(op="drain", grace_s=grace_s)
         try:
             async with asyncio.timeout(grace_s + 2):
                 await process.wait()
@@ -266,8 +273,9 @@ async def running(grace_s: float, on_address: Callable[[str, bool], None]) -> As
             await plane.started.wait()
             yield plane
         finally:
+            plane.stop_accepting(grace_s)
+            await plane.drained(grace_s)
             supervisor.cancel()
-            await plane.drain(grace_s)
 
 
 def host_port(address: str, port: int) -> str:

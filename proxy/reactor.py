@@ -6,14 +6,11 @@ the proxy runs on asyncio like every other service.
 
 import heapq
 import itertools
-import logging
 import select
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-
-log = logging.getLogger("proxy.reactor")
 
 Handler = Callable[[int], None]
 """Called with the epoll events of its descriptor. Events are hints: a handler must survive one that is out of date."""

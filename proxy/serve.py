@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grpc_health.v1 import health_pb2
 
+from control.client import Client
 from protos.knarr import proxy_pb2_grpc
 from protos.serving import TLS, new_server
 from protos.serving import running as running_server
@@ -15,6 +16,7 @@ from proxy.dataplane import DataPlane
 from proxy.routes import AnyIPRoutes
 from proxy.server import SERVICE, Proxy
 from proxy.services import Listener
+from proxy.watch import ServiceWatch
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +55,24 @@ async def serve(
             async with running_server(window, [listen], services=[SERVICE]) as health:
                 for name in ("", SERVICE):
                     await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-                async with asyncio.TaskGroup() as tasks:
-                    ready = asyncio.Event()
-                    if services is not None:
-                        tasks.create_task(_follow_file(services, node, plane, first, ready), name="manifests")
-                    else:
-                        tasks.create_task(_follow_apiserver(server, tls, node, plane, ready), name="watch")
-                    await ready.wait()
-                    await plane.status()  # the data plane answers in order, so every listener was opened, or refused
-                    for name in ("", SERVICE):
-                        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-                    log.info("proxy is up", extra={"listen": listen, "services": len(plane.services())})
+                ready = asyncio.Event()
+                if services is not None:
+                    source = _follow_file(services, node, plane, first, ready)
+                else:
+                    source = _follow_apiserver(server, tls, node, plane, ready)
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(source, name="services")
+                        await ready.wait()
+                        await plane.status()  # the data plane answers in order: every listener was opened, or refused
+                        for name in ("", SERVICE):
+                            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+                        log.info("proxy is up", extra={"listen": listen, "services": len(plane.services())})
+                finally:
+                    plane.stop_accepting(drain_s)  # at once: the window may take its time with calls that run
 
 
 async def _follow_apiserver(server: str, tls: TLS | None, node: str, plane: DataPlane, ready: asyncio.Event) -> None:
-    from control.client import Client
-    from proxy.watch import ServiceWatch
-
     async with Client(server, tls=tls) as client:
         await ServiceWatch(client, plane, node).run(ready)
 

@@ -21,6 +21,7 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.knarr import proxy_pb2, proxy_pb2_grpc
+from protos.serving import open_channel
 
 CLONE_NEWNET = 0x40000000
 PODS = "10.244.0.0/24"
@@ -137,14 +138,16 @@ class ProxyProcess:
         command = (sys.executable, "-m", "proxy", "--services", str(self.file), "--listen", self.window, *flags)
         self.log = (folder / "log").open("ab")
         self.process: subprocess.Popen[bytes] = ns.call(subprocess.Popen, command, stderr=self.log)
-        self.channel = grpc.aio.insecure_channel(self.window.replace("unix://", "unix:"))
+        self.channel = open_channel(self.window)
 
     async def ready(self) -> None:
         """Wait for health."""
         stub = health_pb2_grpc.HealthStub(self.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
         try:
-            async for answer in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20):
+            async for answer in watch:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    watch.cancel()
                     return
         except grpc.aio.AioRpcError as err:
             raise AssertionError(f"the proxy is not ready: {err.details()}; it said: {self.output()}") from err
