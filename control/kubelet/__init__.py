@@ -1,0 +1,1 @@
+"""The node agent: pods in, CRI calls out, status back."""

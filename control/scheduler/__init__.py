@@ -1,0 +1,1 @@
+"""Which node each pod runs on: queue, filters, scores, binding."""
