@@ -63,7 +63,7 @@ class BlobWriter:
 
         Raises ContentMismatch when ``digest`` or ``size`` is given and is another; nothing is stored then.
         """
-        found = self._hasher.digest()
+        found = self._digest(digest.algorithm if digest else None)
         if size is not None and size != self.size:
             raise ContentMismatch(f"{digest or found}: got {self.size} bytes where {size} were promised")
         if digest is not None and digest != found:
@@ -71,6 +71,16 @@ class BlobWriter:
         os.fsync(self._file.fileno())
         self._store.adopt(self.path, found)
         return found
+
+    def _digest(self, algorithm: str | None) -> Digest:
+        """The digest by the wanted algorithm; read again when another was counted on."""
+        if algorithm in (None, self._hasher.algorithm):
+            return self._hasher.digest()
+        hasher = Hasher(str(algorithm))
+        with self.path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                hasher.update(chunk)
+        return hasher.digest()
 
 
 class BlobStore:

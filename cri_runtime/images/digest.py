@@ -46,7 +46,7 @@ class Hasher:
     """Running digest of a stream."""
 
     def __init__(self, algorithm: str = "sha256") -> None:
-        self._algorithm = algorithm
+        self.algorithm = algorithm
         self._state: Any = hashlib.new(algorithm)
 
     def update(self, data: bytes | memoryview) -> None:
@@ -55,4 +55,4 @@ class Hasher:
 
     def digest(self) -> Digest:
         """The digest of everything taken so far."""
-        return Digest(f"{self._algorithm}:{self._state.hexdigest()}")
+        return Digest(f"{self.algorithm}:{self._state.hexdigest()}")

@@ -6,6 +6,7 @@ Source: OCI distribution-spec 1.1 (requests and the error body), and the token p
 
 import asyncio
 import json
+import os
 import random
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -140,6 +141,8 @@ class Remote:
 
     def _unreachable(self, err: BaseException) -> RegistryUnavailable:
         cause = str(err) or type(err).__name__
+        if isinstance(err, aiohttp.ClientConnectorError) and err.os_error.errno:
+            cause = os.strerror(err.os_error.errno).lower()  # else: "Cannot connect to host … ssl:default [Connect …"
         return RegistryUnavailable(self.host, f"registry {self.host} does not answer: {cause}")
 
     async def _authorized(

@@ -81,10 +81,10 @@ def unpack(
 
 
 def _tar(layer: LayerReader) -> tarfile.TarFile:
-    return tarfile.open(fileobj=layer, mode="r|", bufsize=CHUNK_BYTES, tarinfo=_Member)
+    return tarfile.open(fileobj=layer, mode="r|", bufsize=CHUNK_BYTES, tarinfo=BoundedTarInfo)
 
 
-class _Member(tarfile.TarInfo):
+class BoundedTarInfo(tarfile.TarInfo):
     """A tar header; refuses extension headers that would fill the memory."""
 
     _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, b"K")

@@ -1,0 +1,1 @@
+"""An OCI registry: the distribution-spec 1.1 server that a lab starts with, also alone."""
