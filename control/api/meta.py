@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from control.api import times
+from control.api.encode import encode
 from control.api.kinds import by_message
 from protos.k8s.meta_v1_pb2 import ObjectMeta, OwnerReference
 
@@ -103,8 +104,13 @@ def labels_of(obj: Any) -> Mapping[str, str]:
     return labels
 
 
+def equal(one: Message, other: Message) -> bool:
+    """Whether two messages mean the same: an absent value and a zero that was written out are equal, as in Go."""
+    return bool(one == other) or encode(one) == encode(other)
+
+
 def same_content(one: Message, other: Message) -> bool:
     """Whether two objects are equal but for their resourceVersion."""
     left, right = copy_of(one), copy_of(other)
     left.metadata.resourceVersion = right.metadata.resourceVersion = ""
-    return bool(left == right)
+    return equal(left, right)

@@ -98,7 +98,7 @@ class Feed:
 
     async def _follow(self) -> None:
         responses = self._etcd.watch(ROOT, prefix_end(ROOT), start_revision=self.revision + 1, prev_kv=False)
-        async with aclosing(responses) as stream:  # type: ignore[type-var]
+        async with aclosing(responses) as stream:
             async for response in stream:
                 if response.events:
                     self._apply(response.events)

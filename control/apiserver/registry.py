@@ -372,12 +372,14 @@ class Registry:
         if kind is SERVICES and not subresource:
             async with self._services:
                 await self._allocate(new, old.obj)
+                _refuse(kind, new.metadata.name, validate_update(new, old.obj))
                 return await self._store_changed(kind, old, new, dry_run)
+        if not subresource:
+            _refuse(kind, new.metadata.name, validate_update(new, old.obj))
         return await self._store_changed(kind, old, new, dry_run)
 
     async def _store_changed(self, kind: Kind, old: Stored, new: Any, dry_run: bool) -> Any:
-        _refuse(kind, new.metadata.name, validate_update(new, old.obj))
-        if new == old.obj or dry_run:
+        if dry_run or meta.equal(new, old.obj):
             return new
         if deletion.is_done(kind, new):
             revision = await self._storage.delete(kind, old.key, old.revision)

@@ -9,11 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 from control.api.kinds import Kind
+from control.api.meta import equal
 from control.api.qos import qos_class
 from protos.k8s import core_v1_pb2 as core
 from protos.k8s.meta_v1_pb2 import ObjectMeta, Time
 
 NAMESPACE_FINALIZER = "kubernetes"
+IDENTITY = (
+    "uid",
+    "generation",
+    "generateName",
+    "selfLink",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+"""Metadata that only the server writes."""
+
 NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 SUFFIX_LENGTH, NAME_MAX = 5, 63
 
@@ -44,7 +56,7 @@ def prepare_update(kind: Kind, new: Any, old: Any) -> None:
     rule = _UPDATE.get(kind.kind)
     if rule is not None:
         rule(new, old)
-    if _has(new, "spec") and new.spec != old.spec:
+    if _has(new, "spec") and not equal(new.spec, old.spec):
         new.metadata.generation = old.metadata.generation + 1
 
 
@@ -59,16 +71,14 @@ def prepare_status_update(new: Any, old: Any) -> None:
 
 
 def _keep_identity(new: ObjectMeta, old: ObjectMeta) -> None:
-    for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "creationTimestamp"):
+    kept = ObjectMeta()
+    kept.CopyFrom(old)
+    for field in ObjectMeta.DESCRIPTOR.fields:
+        if field.name not in IDENTITY:
+            kept.ClearField(field.name)
+    for name in IDENTITY:
         new.ClearField(name)
-        if old.HasField(name):
-            value = getattr(old, name)
-            if isinstance(value, int):
-                setattr(new, name, value)
-            else:
-                getattr(new, name).CopyFrom(value)
-    new.uid, new.generation, new.selfLink = old.uid, old.generation, ""
-    new.generateName = old.generateName
+    new.MergeFrom(kept)
 
 
 def _has(obj: Any, field: str) -> bool:

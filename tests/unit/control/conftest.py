@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import datetime
 import importlib.util
+import ipaddress
 import shutil
 import signal
 import socket
@@ -10,11 +12,17 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from control.apiserver.main import Options, serve_options
 from control.client import Client
+from protos.serving import TLS
 
 
 def free_port() -> int:
@@ -49,6 +57,7 @@ def store_command(kind: str, data: Path, client: int, peer: int) -> list[str]:
         f"http://127.0.0.1:{peer}",
         "--initial-cluster",
         f"default=http://127.0.0.1:{peer}",
+        *("--heartbeat-interval", "10", "--election-timeout", "60"),
     ]
 
 
@@ -80,14 +89,14 @@ class Store:
 class Server:
     """An apiserver in this process."""
 
-    def __init__(self, store_url: str) -> None:
-        self.store_url = store_url
+    def __init__(self, store_url: str, tls: TLS | None = None, kubelet_tls: TLS | None = None) -> None:
+        self.store_url, self.tls, self.kubelet_tls = store_url, tls, kubelet_tls
         self.address = f"127.0.0.1:{free_port()}"
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         ready = asyncio.Event()
-        options = Options((self.store_url,), self.address)
+        options = Options((self.store_url,), self.address, tls=self.tls, kubelet_tls=self.kubelet_tls)
         self._task = asyncio.create_task(serve_options(options, ready))
         waiting = asyncio.create_task(ready.wait())
         async with asyncio.timeout(20):
@@ -128,3 +137,67 @@ async def server(store: Store) -> AsyncIterator[Server]:
 async def client(server: Server) -> AsyncIterator[Client]:
     async with Client(server.address) as found:
         yield found
+
+
+class Authority:
+    """A CA that signs certificates for names and groups into a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test-ca")])
+        self._certificate = (
+            self._builder(name, name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.ca = directory / "ca.crt"
+        self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    @staticmethod
+    def _builder(subject: x509.Name, issuer: x509.Name, key: Any) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+        )
+
+    def issue(self, user: str, *groups: str) -> TLS:
+        """A certificate of CN ``user`` and O ``groups``, good for 127.0.0.1 too."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+        subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, user)])
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
+        signed = (
+            self._builder(subject, self._certificate.subject, key.public_key())
+            .add_extension(names, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        stem = self._directory / user.replace(":", "-")
+        cert, private = stem.with_suffix(".crt"), stem.with_suffix(".key")
+        cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return TLS(cert, private, self.ca)
+
+
+@pytest.fixture(scope="session")
+def authority(workdir: Path) -> Authority:
+    return Authority(workdir / "pki")
+
+
+@pytest.fixture
+def make_server() -> type[Server]:
+    """The Server class, for tests that need another than the usual one."""
+    return Server
