@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.api.codec import to_json, to_yaml
+import yaml
+
+from control.api.codec import to_json
 from control.api.kinds import by_message
 from ctl import jsonpath
 from ctl.errors import CtlError
@@ -78,8 +80,27 @@ def format_objects(output: Output, objects: Sequence[Any], as_list: bool, header
     return _DOCUMENTS[output.form](document, output.argument)
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """YAML as kubectl writes it: keys sorted, text of several lines as a block, doubtful text in double quotes."""
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    looks_like = dumper.resolve(yaml.ScalarNode, text, (True, False))
+    style = "|" if "\n" in text else None if looks_like == "tag:yaml.org,2002:str" else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def to_yaml(document: dict[str, Any]) -> str:
+    """A document as kubectl prints it."""
+    text: str = yaml.dump(document, Dumper=_Dumper, allow_unicode=True, default_flow_style=False, width=1 << 16)
+    return text
+
+
 _DOCUMENTS: dict[str, Callable[[dict[str, Any], str], str]] = {
-    "json": lambda document, _: json.dumps(document, indent=4, ensure_ascii=False) + "\n",
+    "json": lambda document, _: json.dumps(document, indent=4, ensure_ascii=False, sort_keys=True) + "\n",
     "yaml": lambda document, _: to_yaml(document),
     "jsonpath": lambda document, template: jsonpath.render(template, document),
 }

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from control.api.codec import DecodeError, from_json, to_yaml, yaml_documents
+from control.api.codec import DecodeError, from_json, yaml_documents
 from control.client import Client
 from ctl.command import cluster_command
 from ctl.context import Context
 from ctl.errors import CtlError
-from ctl.output import neat
+from ctl.output import neat, to_yaml
 from ctl.resources import named, one_object
 
 HEADER = """# Please edit the object below. Lines beginning with a '#' will be ignored,
