@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ctl.lab.components import Component
@@ -33,13 +34,20 @@ def holder_of(port: int) -> str:
     """``program (pid N)`` of who listens on TCP ``port``; empty when that cannot be seen."""
     inodes = set(_listening_inodes(port))
     for pid in pids() if inodes else ():
-        try:
-            links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-            if links & inodes:
-                return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
-        except OSError:
-            continue
+        if inodes.intersection(_descriptors(pid)):
+            return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
     return ""
+
+
+def _descriptors(pid: int) -> Iterable[str]:
+    """What each descriptor of a process is; those that close meanwhile are left out."""
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return
+    for link in links:
+        with suppress(OSError):
+            yield str(link.readlink())
 
 
 def _listening_inodes(port: int) -> Iterable[str]:
