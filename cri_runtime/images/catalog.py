@@ -49,9 +49,13 @@ class Table:
         return sorted(name for name, row in self.names.items() if row.image_id == image_id)
 
     def with_image(self, image_id: Digest, manifest: Descriptor, names: Mapping[str, Descriptor]) -> "Table":
-        """With an image and more names for it; a name that was another image's moves."""
+        """With an image and more names for it; a name that was another image's moves.
+
+        An image that is here keeps the manifest it has: the same layers may travel in several compressions.
+        """
         rows = {name: NameRow(image_id, target) for name, target in names.items()}
-        return Table({**self.images, image_id: ImageRow(manifest)}, {**self.names, **rows})
+        kept = self.images.get(image_id, ImageRow(manifest)).manifest
+        return Table({**self.images, image_id: ImageRow(kept)}, {**self.names, **rows})
 
     def without_names(self, doomed: set[str]) -> "Table":
         """Without these names."""

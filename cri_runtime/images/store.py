@@ -125,14 +125,6 @@ class ImageStore:
         row = self._table.names.get(str(name))
         return row.target if row else None
 
-    def parent_id(self, image: Image, layer_count: int) -> Digest | None:
-        """Another image that is exactly the first ``layer_count`` layers of ``image``, if there is one."""
-        for image_id, row in self._table.images.items():
-            layers = self._parsed(image_id)[1] if not row.removed and image_id != image.id else ()
-            if layers and layers == image.layers[:layer_count]:
-                return image_id
-        return None
-
     async def lower_dirs(self, image_id: str) -> list[Path]:
         """The image's layers, topmost first, unpacked and ready for ``lowerdir=``. Cheap when they are unpacked.
 
@@ -208,8 +200,7 @@ class ImageStore:
         if not isinstance(document, Manifest):
             raise InvalidManifest(f"{manifest.digest} is an index, not an image")
         image_id = document.config.digest
-        self._images[image_id] = (self._read_config(image_id), self._read_layers(document))
-        layers = self._images[image_id][1]
+        layers = self._read_layers(document)
         async with self.holding([manifest.digest, image_id, *_layer_digests(layers)]):
             await self._unpack(layers)
             await self._commit(lambda table: table.with_image(image_id, manifest, names))

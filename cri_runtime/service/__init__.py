@@ -1,0 +1,1 @@
+"""The gRPC and streaming side of the runtime: protocol only."""
