@@ -2,7 +2,7 @@
 
 import builtins
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -143,7 +143,7 @@ class Client:
         allow_bookmarks: bool = True,
         send_initial_events: bool = False,
         timeout_seconds: int = 0,
-    ) -> AsyncIterator[WatchEvent[T]]:
+    ) -> AsyncGenerator[WatchEvent[T], None]:
         """Changes after ``resource_version``; without one, every existing object first. Ends when the server ends it.
 
         Leave early with ``contextlib.aclosing``, so that the call ends at once. Raises Expired: list again.
@@ -277,7 +277,7 @@ class Client:
         options = _delete_options(grace_period_seconds)
         await self._call(self._stub.Evict, pb.EvictRequest(namespace=namespace, pod=pod, options=options))
 
-    async def log(self, request: LogRequest) -> AsyncIterator[LogChunk]:
+    async def log(self, request: LogRequest) -> AsyncGenerator[LogChunk, None]:
         """A container's log, in chunks as they come (``chunk.data``)."""
         async for chunk in self._stream(self._stub.Log(request)):
             yield chunk

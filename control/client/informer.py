@@ -125,7 +125,7 @@ class Informer(Generic[T]):
 
     async def _watch(self) -> None:
         events = self._client.watch(self._cls, resource_version=self.resource_version, **self._scope)
-        async with aclosing(events) as stream:  # type: ignore[type-var]
+        async with aclosing(events) as stream:
             async for event in stream:
                 self._apply(event)
                 self.resource_version = event.resource_version or self.resource_version
