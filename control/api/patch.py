@@ -92,15 +92,17 @@ def _tokens(pointer: JSON, where: str) -> list[str]:
     return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
 
 
-def _index(token: str, length: int, where: str) -> int:
-    if not token.isascii() or not token.isdigit() or (token != "0" and token.startswith("0")) or int(token) >= length:
-        raise PatchError(where, f"there is no element {token!r} in a list of {length}")
+def _index(token: str, items: list[JSON], where: str, end: int = 0) -> int:
+    """The place that ``token`` names in ``items``; ``end`` 1 allows the one after the last."""
+    is_number = token.isascii() and token.isdigit() and (token == "0" or not token.startswith("0"))
+    if not is_number or int(token) >= len(items) + end:
+        raise PatchError(where, f"there is no element {token!r} in a list of {len(items)}")
     return int(token)
 
 
 def _child(parent: JSON, token: str, where: str) -> JSON:
     if isinstance(parent, list):
-        return parent[_index(token, len(parent), where)]
+        return parent[_index(token, parent, where)]
     if isinstance(parent, dict) and token in parent:
         return parent[token]
     raise PatchError(where, f"the path does not exist: there is no {token!r}")
@@ -124,7 +126,7 @@ def _add(document: JSON, pointer: JSON, value: JSON, where: str) -> JSON:
         return value
     parent, last = _parent(document, pointer, where)
     if isinstance(parent, list):
-        parent.insert(len(parent) if last == "-" else _index(last, len(parent) + 1, where), value)
+        parent.insert(len(parent) if last == "-" else _index(last, parent, where, end=1), value)
     elif isinstance(parent, dict):
         parent[last] = value
     else:
@@ -137,7 +139,7 @@ def _remove(document: JSON, pointer: JSON, where: str) -> tuple[JSON, JSON]:
         return None, document
     parent, last = _parent(document, pointer, where)
     value = _child(parent, last, where)
-    del parent[_index(last, len(parent), where) if isinstance(parent, list) else last]
+    del parent[_index(last, parent, where) if isinstance(parent, list) else last]
     return document, value
 
 
@@ -146,7 +148,7 @@ def _replace(document: JSON, pointer: JSON, value: JSON, where: str) -> JSON:
         return value
     parent, last = _parent(document, pointer, where)
     _child(parent, last, where)
-    parent[_index(last, len(parent), where) if isinstance(parent, list) else last] = value
+    parent[_index(last, parent, where) if isinstance(parent, list) else last] = value
     return document
 
 
