@@ -29,22 +29,36 @@ def prepare(layout: Layout, settings: Settings) -> None:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_settings(layout, settings)
         if not layout.registries.exists():
-            layout.registries.write_text(render_registries(settings))
+            layout.registries.write_text(REGISTRIES)
     except OSError as err:
         raise NotWritable(layout.state_dir, err) from err
 
 
-def render_registries(settings: Settings) -> str:
-    """The runtime's registries file: the local registry speaks plain HTTP. A user may add tables."""
-    port = settings.port("registry")
-    return "# How the node runtime reaches registries: one table per registry.\n" + "".join(
-        f'\n["{host}:{port}"]\ninsecure = true\n' for host in ("127.0.0.1", "localhost")
-    )
+REGISTRIES = """# How the node runtime reaches registries: one table per registry. Loopback ones need none.
+#
+# ["registry.k8s.io"]
+# mirrors = ["http://127.0.0.1:5000"]
+"""
 
 
 def missing(layout: Layout, wanted: Sequence[Component]) -> list[Component]:
-    """The components of ``wanted`` that do not run."""
-    return [component for component in wanted if processes.find(component, layout) is None]
+    """The components of ``wanted`` that do not run. Raises LabError when one runs with other flags than wanted."""
+    absent = []
+    for component in wanted:
+        process = processes.find(component, layout)
+        if process is None:
+            absent.append(component)
+        elif changed := _changed(component, processes.command_line(process.pid)):
+            raise LabError(
+                f"{component.name} runs with other settings ({', '.join(changed)} would change): "
+                "take the cluster down first ('ctl down')"
+            )
+    return absent
+
+
+def _changed(component: Component, running: Sequence[str]) -> list[str]:
+    """The flags in which a running component differs from what is wanted; its interpreter may be another one."""
+    return [flag for flag in component.argv[1:] if flag not in running] if running else []
 
 
 async def converge(layout: Layout, wanted: Sequence[Component], say: Say) -> list[str]:

@@ -124,7 +124,7 @@ def find(component: Component, layout: Layout) -> Process | None:
     if process is not None:
         return process
     for pid in pids():
-        if _argv(pid) == list(component.argv) and (process := identify(pid)):
+        if command_line(pid) == list(component.argv) and (process := identify(pid)):
             if layout.run.is_dir():
                 _write_pid(layout.pid_file(component.name), process)
             return process
@@ -145,7 +145,8 @@ def pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names are all it takes
 
 
-def _argv(pid: int) -> Sequence[str]:
+def command_line(pid: int) -> Sequence[str]:
+    """The words a process was started with; none when it cannot be seen."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     except (OSError, UnicodeDecodeError):

@@ -55,8 +55,8 @@ def bring_up(layout: Layout, settings: Settings, say: Say) -> Settings | None:
     try:
         prepare(layout, settings)
         ensure_pki(layout.pki, settings)
-        write_config(layout, settings)
         asyncio.run(_converge(layout, settings, say))
+        write_config(layout, settings)
     except* LabError as group:
         raise LabError("; ".join(str(err) for err in group.exceptions)) from group
     except* OSError as group:
@@ -76,7 +76,7 @@ def _remove_empty(directories: list[Path]) -> None:
 
 
 def write_config(layout: Layout, settings: Settings) -> None:
-    """The admin's config. A file with other contexts in it is the user's: only ours is put in its place."""
+    """The admin's config, written once the cluster is up: before, there is nothing that it could lead to."""
     import yaml
 
     tls = layout.admin_tls()
