@@ -129,13 +129,14 @@ async def pods(ns: Namespace) -> AsyncIterator[Callable[..., Awaitable[asyncio.S
 
 
 class ProxyProcess:
-    """``python -m proxy --services FILE`` in a namespace."""
+    """``python -m proxy`` in a namespace: with ``--services FILE`` unless the flags name a ``--server``."""
 
     def __init__(self, ns: Namespace, folder: Path, *flags: str) -> None:
         self.folder = folder
         self.file = folder / "services.yaml"
         self.window = f"unix://{folder}/proxy.sock"
-        command = (sys.executable, "-m", "proxy", "--services", str(self.file), "--listen", self.window, *flags)
+        source = () if "--server" in flags else ("--services", str(self.file))
+        command = (sys.executable, "-m", "proxy", *source, "--listen", self.window, *flags)
         self.log = (folder / "log").open("ab")
         self.process: subprocess.Popen[bytes] = ns.call(subprocess.Popen, command, stderr=self.log)
         self.channel = open_channel(self.window)
