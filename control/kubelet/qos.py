@@ -19,6 +19,7 @@ SHARES_MAX = 262_144
 OOM_GUARANTEED = -997
 OOM_BEST_EFFORT = 1000
 COMPUTE = ("cpu", "memory")
+CGROUP_ROOT = "kubepods"
 
 milli = lru_cache(4096)(quantity.milli)
 whole = lru_cache(4096)(quantity.whole)
@@ -95,7 +96,7 @@ def oom_score_adj(pod: core.Pod, spec: core.Container, memory_capacity: int) -> 
     return max(3, min(999, 1000 - 1000 * requested // max(memory_capacity, 1)))
 
 
-def cgroup_parent(pod: core.Pod, systemd: bool = False, root: str = "kubepods") -> str:
+def cgroup_parent(pod: core.Pod, systemd: bool = False, root: str = CGROUP_ROOT) -> str:
     """The pod's cgroup: ``/kubepods/burstable/pod<uid>``, or its systemd slice name."""
     tier = {"Burstable": "burstable", "BestEffort": "besteffort"}.get(qos_class(pod), "")
     uid = pod.metadata.uid
