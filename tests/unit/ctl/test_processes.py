@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -50,13 +51,20 @@ def server(name: str, port: int, needs: tuple[str, ...] = ()) -> Component:
     return Component(name, [PYTHON, "-c", SERVE, str(port), name], address, Probe.HTTP, [address], needs)
 
 
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
+def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def free_port() -> int:
+    return unused_port()
+
+
+@pytest.fixture
+def other_port(free_port: int) -> int:
+    return next(port for port in iter(unused_port, 0) if port != free_port)
 
 
 def test_a_started_component_is_found_by_its_pid_file(layout: Layout) -> None:
@@ -113,8 +121,10 @@ def test_uptime_and_memory_are_those_of_the_process() -> None:
     assert me.memory_bytes() > 1 << 20
 
 
-async def test_converge_starts_in_order_and_only_what_is_missing(layout: Layout, free_port: int) -> None:
-    wanted = [server("first", free_port), server("second", free_port + 1, needs=("first",))]
+async def test_converge_starts_in_order_and_only_what_is_missing(
+    layout: Layout, free_port: int, other_port: int
+) -> None:
+    wanted = [server("first", free_port), server("second", other_port, needs=("first",))]
     said: list[str] = []
     assert await converge(layout, wanted, said.append) == ["first", "second"]
     assert [line.split()[0] for line in said] == ["first", "second"]
