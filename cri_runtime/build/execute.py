@@ -23,7 +23,7 @@ from cri_runtime.build.instructions import Instruction, read
 from cri_runtime.build.owners import resolve_owner
 from cri_runtime.build.state import Action, CopyFiles, MakeDirectory, RunCommand, StageState, apply, begin
 from cri_runtime.images.digest import Digest
-from cri_runtime.images.errors import ImageError, ImageNotFound
+from cri_runtime.images.errors import ImageError, ImageNotFound, RegistryError
 from cri_runtime.images.layer import LayerReader, LayerWriter, WrittenLayer
 from cri_runtime.images.manifest import (
     EPOCH,
@@ -121,7 +121,10 @@ class Builder:
                 return self._store.get(reference)
             except ImageNotFound:
                 pass
-        return await self._fetch(reference, platform)
+        try:
+            return await self._fetch(reference, platform)
+        except RegistryError as err:
+            raise BuildError(0, f"no such image here, and {err}") from err
 
 
 def _unpack_context(tar: Path | None, scratch: Path) -> None:

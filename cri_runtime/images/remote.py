@@ -129,7 +129,7 @@ class Remote:
                 response = await self._authorized(method, url, actions, headers, data)
             except (TimeoutError, aiohttp.ClientError, OSError) as err:
                 if attempt + 1 == attempts or isinstance(err, aiohttp.ClientConnectorError):
-                    raise self._unreachable(err) from err
+                    raise self._unreachable(err, what) from err
             else:
                 async with response:
                     if response.status in accept_status:
@@ -139,11 +139,13 @@ class Remote:
                         raise await self._refusal(response, what)
             await asyncio.sleep(_backoff(attempt))
 
-    def _unreachable(self, err: BaseException) -> RegistryUnavailable:
+    def _unreachable(self, err: BaseException, what: str) -> RegistryUnavailable:
         cause = str(err) or type(err).__name__
-        if isinstance(err, aiohttp.ClientConnectorError) and err.os_error.errno:
-            cause = os.strerror(err.os_error.errno).lower()  # else: "Cannot connect to host … ssl:default [Connect …"
-        return RegistryUnavailable(self.host, f"registry {self.host} does not answer: {cause}")
+        if isinstance(err, aiohttp.ClientConnectorError):
+            cause = _cause(err.os_error).lower()  # else: "Cannot connect to host … ssl:default [Connect …"
+        return RegistryUnavailable(
+            self.host, f"{what}: registry {self.host} does not answer ({cause}); is it running, is the name right?"
+        )
 
     async def _authorized(
         self, method: str, url: str, actions: str, headers: Mapping[str, str] | None, data: Any
@@ -211,7 +213,7 @@ class Remote:
                     raise await self._refusal(response, "a token")
                 body = await _json(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as err:
-            raise self._unreachable(err) from err
+            raise self._unreachable(err, f"a token of {realm}") from err
         token = body.get("token") or body.get("access_token")
         if not isinstance(token, str):
             raise RegistryError(self.host, f"the token service {realm} of {self.host} gave no token")
@@ -224,13 +226,20 @@ class Remote:
         match response.status:
             case 401 | 403:
                 who = f"user {self.endpoint.auth.username}" if self.endpoint.auth.username else "an anonymous user"
-                return RegistryDenied(self.host, f"{what}: {place} does not let {who} do that{said}; give a login")
+                return RegistryDenied(self.host, f"{what}: {place} does not let {who} do that{said}; log in as another")
             case 404:
-                return NotInRegistry(self.host, f"{what}: not in {place}{said}")
+                return NotInRegistry(
+                    self.host, f"{what}: {place} does not have it{said}; check the name, or push it first"
+                )
             case status if status in _RETRIED:
                 return RegistryUnavailable(self.host, f"{what}: registry {self.host} answers {status}{said}; try later")
             case status:
                 return RegistryError(self.host, f"{what}: registry {self.host} answers {status}{said}")
+
+
+def _cause(err: OSError) -> str:
+    """What the system says; asyncio hides it behind a text of its own, but not for names (negative numbers)."""
+    return os.strerror(err.errno) if err.errno and err.errno > 0 else err.strerror or str(err)
 
 
 def _backoff(attempt: int) -> float:

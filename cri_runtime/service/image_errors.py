@@ -24,6 +24,8 @@ _WIRE: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (errors.NotInRegistry, grpc.StatusCode.NOT_FOUND),
     (errors.RegistryError, grpc.StatusCode.UNKNOWN),
 )
+ERROR_KEY = "knarr-error"
+"""Trailing metadata with the error's class: an answer of ours, not of a broken connection."""
 _UNAVAILABLE_PREFIX = "RegistryUnavailable: "
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
@@ -57,6 +59,7 @@ def _answers(handler: F, cri: bool) -> F:
             code, text = status_of(err)
             if cri and isinstance(err, errors.RegistryUnavailable):
                 code, text = grpc.StatusCode.UNKNOWN, _UNAVAILABLE_PREFIX + text
+            context.set_trailing_metadata(((ERROR_KEY, type(err).__name__),))
             await context.abort(code, text)
 
     return cast(F, answer)
