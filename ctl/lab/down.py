@@ -61,11 +61,21 @@ def bring_down(layout: Layout, say: Say) -> bool:
         return False
     if os.geteuid() != 0:
         raise NotRoot("ctl down")
-    asyncio.run(_bring_down(layout, settings, running, say))
+    asyncio.run(_stop_all(layout, settings, running, say))
+    _sweep(layout, settings)
     return True
 
 
-async def _bring_down(layout: Layout, settings: Settings, running: list[_Running], say: Say) -> None:
+def _sweep(layout: Layout, settings: Settings) -> None:
+    """Take away what has no owner any more, and see that nothing is left. Raises Leftovers."""
+    sweep.remove_routes(settings)
+    if layout.run.exists() and not sweep.mounts_below(layout):
+        shutil.rmtree(layout.run)
+    if left := list(sweep.leftovers(layout, settings)):
+        raise Leftovers(left)
+
+
+async def _stop_all(layout: Layout, settings: Settings, running: list[_Running], say: Say) -> None:
     by_name = {each.component.name: each for each in running}
     for name in STOP_ORDER:
         if name in by_name:
@@ -74,12 +84,7 @@ async def _bring_down(layout: Layout, settings: Settings, running: list[_Running
     node_runtime = processes.find(runtime(layout, settings), layout)
     if node_runtime is not None:
         await _stop(_Running(runtime(layout, settings), node_runtime), say)
-    await _teardown(layout, settings)
-    sweep.remove_routes(settings)
-    if layout.run.exists() and not sweep.mounts_below(layout):
-        shutil.rmtree(layout.run)
-    if left := list(sweep.leftovers(layout, settings)):
-        raise Leftovers(left)
+    await _teardown(layout, settings, say)
 
 
 async def _stop(each: _Running, say: Say) -> None:
@@ -115,17 +120,20 @@ async def _remove_sandbox(stub: object, sandbox_id: str) -> None:
     await stub.RemovePodSandbox(cri.RemovePodSandboxRequest(**request), timeout=TEARDOWN_DEADLINE_S)  # type: ignore[attr-defined]
 
 
-async def _teardown(layout: Layout, settings: Settings) -> None:
+async def _teardown(layout: Layout, settings: Settings, say: Say) -> None:
     """The runtime's own cleaning, after its pods are gone: bridge, packet filter, cgroups, mounts."""
     argv = [*runtime(layout, settings).argv, "--teardown"]
     with layout.log("cri_runtime").open("ab") as log:
         cleaner = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log, cwd="/")
         try:
             async with asyncio.timeout(TEARDOWN_DEADLINE_S):
-                await cleaner.wait()
+                code = await cleaner.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 cleaner.kill()
+            code = await cleaner.wait()
+    if code:
+        say(f"the node runtime could not remove everything (exit code {code}): see {layout.log('cri_runtime')}")
 
 
 def purge_state(layout: Layout) -> None:
