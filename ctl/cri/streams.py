@@ -36,7 +36,7 @@ tty_flag = click.option("-t", "--tty", is_flag=True, help="Allocate a pseudo-TTY
 @options.by_name
 @options.by_pod
 @options.by_image
-@options.state("created", "running", "exited", "unknown")
+@click.option("--state", type=click.Choice(["created", "running", "exited", "unknown"]), help="Filter by state.")
 @options.by_label
 @options.latest
 @options.last

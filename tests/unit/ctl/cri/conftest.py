@@ -1,0 +1,89 @@
+"""``ctl cri`` as a user runs it: a process, on a real CRI runtime that is not knarr's."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FIXTURE = Path(__file__).parents[3] / "contract/cri/containerd_fixture.py"
+
+
+@pytest.fixture(scope="session")
+def containerd_module() -> Any:
+    """tests/contract/cri/containerd_fixture.py."""
+    spec = importlib.util.spec_from_file_location("containerd_fixture", FIXTURE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def endpoint(containerd_module: Any) -> Iterator[str]:
+    """The CRI endpoint of a private containerd."""
+    if missing := containerd_module.missing():
+        pytest.skip(f"containerd cannot run here: {missing} missing")
+    directory = Path(tempfile.mkdtemp(prefix="kcri", dir="/tmp"))
+    with containerd_module.containerd(directory) as address:
+        yield address
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def argv(endpoint: str) -> list[str]:
+    """What every command starts with."""
+    return [sys.executable, "-m", "ctl", "--runtime-endpoint", endpoint, "cri"]
+
+
+@pytest.fixture(scope="session")
+def ctl(argv: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``ctl cri ...``; ``code`` is the exit code that is expected, None is any."""
+
+    def run(*args: str, code: int | None = 0, input: str = "") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*argv, *args], input=input, capture_output=True, text=True, timeout=60)
+        assert code is None or done.returncode == code, f"ctl cri {' '.join(args)}: {done.stdout}{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def configs(endpoint: str, containerd_module: Any) -> Path:
+    """A folder with pod.json and ctr.yaml as crictl's users write them."""
+    directory = Path(endpoint.removeprefix("unix://")).parent / "configs"
+    (directory / "logs/main").mkdir(parents=True)
+    (directory / "pod.json").write_text(
+        f"""{{"metadata": {{"name": "web", "namespace": "default", "attempt": 0}},
+             "log_directory": "{directory}/logs", "linux": {{}}, "labels": {{"app": "web"}}}}"""
+    )
+    (directory / "ctr.yaml").write_text(
+        f"""
+metadata: {{name: main}}
+image: {{image: "{containerd_module.TEST_IMAGE}"}}
+command: [sh, -c, "echo hello $WHO; echo oops >&2; exec sleep 1000"]
+envs: [{{key: WHO, value: "wörld"}}]
+log_path: main/0.log
+labels: {{io.kubernetes.pod.name: web, io.kubernetes.pod.namespace: default}}
+"""
+    )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def pod(ctl: Callable[..., Any], configs: Path) -> str:
+    """A running pod."""
+    return str(ctl("runp", str(configs / "pod.json")).stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def container(ctl: Callable[..., Any], configs: Path, pod: str) -> str:
+    """A running container in it."""
+    made = ctl("create", pod, str(configs / "ctr.yaml"), str(configs / "pod.json")).stdout.strip()
+    assert ctl("start", made).stdout.strip() == made
+    return str(made)
