@@ -14,9 +14,9 @@ from ctl.manifests import place
 from ctl.output import dry_run_note, echo_objects, parse_output
 
 
-@cluster_command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": True})
+@cluster_command()
 @click.argument("name")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, metavar="[-- ARGUMENT...]")
 @click.option("--image", required=True, metavar="IMAGE", help="What to run.")
 @click.option("--port", type=int, metavar="N", help="The port that the container serves on.")
 @click.option("--replicas", type=int, default=1, show_default=True, metavar="N", help="How many pods.")
