@@ -1,0 +1,109 @@
+"""What a member is started with, checked and with its identity derived. Pure but for reading nothing."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from protos.serving import TLS
+from raftstore import limits
+
+
+@dataclass(frozen=True)
+class Config:
+    """A member's settings, with etcd's meanings. Times in milliseconds, sizes in bytes."""
+
+    data_dir: Path
+    name: str = "default"
+    listen_client_urls: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    advertise_client_urls: tuple[str, ...] = ()
+    initial_advertise_peer_urls: tuple[str, ...] = ("http://127.0.0.1:2380",)
+    initial_cluster: str = ""
+    initial_cluster_token: str = "etcd-cluster"
+    heartbeat_interval_ms: int = 100
+    election_timeout_ms: int = 1000
+    quota_backend_bytes: int = limits.QUOTA_BYTES_DEFAULT
+    max_request_bytes: int = limits.REQUEST_BYTES_MAX
+    max_txn_ops: int = limits.TXN_OPS_MAX
+    watch_progress_notify_interval_s: float = limits.PROGRESS_INTERVAL_S
+    tls: TLS | None = None
+    require_client_certificate: bool = False
+
+    def check(self) -> None:
+        """Raise ValueError, naming the flag, for settings that cannot work."""
+        members = self.members()
+        if self.name not in members:
+            raise ValueError(f"--initial-cluster does not list this member, --name {self.name}")
+        if len(members) > 1:
+            raise ValueError("--initial-cluster lists several members; this version runs clusters of one")
+        if sorted(members[self.name]) != sorted(self.initial_advertise_peer_urls):
+            raise ValueError(
+                f"--initial-cluster gives {self.name} the peer URLs {','.join(members[self.name])}, "
+                f"but --initial-advertise-peer-urls says {','.join(self.initial_advertise_peer_urls)}"
+            )
+        if self.election_timeout_ms < 5 * self.heartbeat_interval_ms:
+            raise ValueError("--election-timeout must be at least five times --heartbeat-interval")
+        schemes = {check_url(url, "--listen-client-urls") for url in self.listen_client_urls}
+        if "https" in schemes and self.tls is None:
+            raise ValueError(
+                "--listen-client-urls has an https URL: give --cert-file, --key-file and --trusted-ca-file"
+            )
+
+    def members(self) -> dict[str, list[str]]:
+        """Peer URLs by member name, from ``initial_cluster``; just this member when that is empty."""
+        if not self.initial_cluster:
+            return {self.name: list(self.initial_advertise_peer_urls)}
+        members: dict[str, list[str]] = {}
+        for part in self.initial_cluster.split(","):
+            name, separator, url = part.partition("=")
+            if not separator:
+                raise ValueError(f"--initial-cluster: {part!r} is not NAME=URL")
+            check_url(url, "--initial-cluster")
+            members.setdefault(name, []).append(url)
+        return members
+
+    def member_id(self, name: str) -> int:
+        """The id of a first member, from its peer URLs and the cluster token."""
+        urls = "".join(sorted(self.members()[name]))
+        return _hash64(f"{name}\0{urls}\0{self.initial_cluster_token}")
+
+    def cluster_id(self) -> int:
+        """The cluster's id, from its first members."""
+        return _hash64("\0".join(f"{self.member_id(name):x}" for name in sorted(self.members())))
+
+    @property
+    def lease_ttl_s_min(self) -> int:
+        """No lease is shorter: one and a half election timeouts, in whole seconds."""
+        return -(-3 * self.election_timeout_ms // 2000)
+
+    @property
+    def request_timeout_s(self) -> float:
+        """How long a request may take."""
+        return limits.REQUEST_TIMEOUT_MARGIN_S + 2 * self.election_timeout_ms / 1000
+
+
+def check_url(url: str, flag: str) -> str:
+    """The scheme of an ``http(s)://host:port`` URL. Raises ValueError naming ``flag``."""
+    parts = urlsplit(url)
+    try:
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port is not None and not parts.path
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{flag}: {url!r} is not http://HOST:PORT or https://HOST:PORT")
+    return parts.scheme
+
+
+def split_urls(text: str) -> tuple[str, ...]:
+    """A comma-separated flag value."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def urls_or(urls: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    """``urls``, or ``default`` where none are given."""
+    return tuple(urls or default)
+
+
+def _hash64(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1 | 1

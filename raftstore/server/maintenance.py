@@ -1,0 +1,99 @@
+"""etcdserverpb.Maintenance: status, alarms, hashes."""
+
+import zlib
+
+import grpc
+
+from protos.etcd import rpc_pb2 as pb
+from protos.etcd import rpc_pb2_grpc as rpc
+from protos.serving import unimplemented
+from raftstore.command import Kind
+from raftstore.errors import BadLeaderTransferee
+from raftstore.member import Member
+from raftstore.server.calls import unary
+
+ETCD_VERSION = "3.6.0"
+"""The etcd release whose behaviour this server promises; clients choose features by it."""
+
+
+@unimplemented
+class Maintenance(rpc.MaintenanceServicer):
+    """Looking after one member."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    @unary
+    async def Status(self, request: pb.StatusRequest, context: grpc.aio.ServicerContext) -> pb.StatusResponse:
+        """How this member is."""
+        member = self._member
+        size, used = member.backend.size_bytes()
+        return pb.StatusResponse(
+            header=member.header(),
+            version=ETCD_VERSION,
+            dbSize=size,
+            dbSizeInUse=used,
+            dbSizeQuota=member.config.quota_backend_bytes,
+            leader=member.node.leader,
+            raftIndex=member.node.log.committed,
+            raftTerm=member.node.term,
+            raftAppliedIndex=member.machine.applied_index,
+            storageVersion=ETCD_VERSION,
+            errors=[
+                f"memberID:{alarm.memberID} alarm:{pb.AlarmType.Name(alarm.alarm)}"
+                for alarm in member.machine.alarm_members()
+            ],
+        )
+
+    @unary
+    async def Alarm(self, request: pb.AlarmRequest, context: grpc.aio.ServicerContext) -> pb.AlarmResponse:
+        """List, raise or clear alarms."""
+        if request.action != pb.AlarmRequest.GET:
+            return await self._member.propose(Kind.ALARM, request)
+        alarms = self._member.machine.alarm_members(request.memberID, request.alarm)
+        return pb.AlarmResponse(header=self._member.header(), alarms=alarms)
+
+    @unary
+    async def Defragment(
+        self, request: pb.DefragmentRequest, context: grpc.aio.ServicerContext
+    ) -> pb.DefragmentResponse:
+        """Nothing to do: the database reuses free pages by itself. Writes a checkpoint and answers."""
+        await self._member.checkpoint()
+        return pb.DefragmentResponse()
+
+    @unary
+    async def Hash(self, request: pb.HashRequest, context: grpc.aio.ServicerContext) -> pb.HashResponse:
+        """A checksum of the whole present history; for tests."""
+        hashed = _hash(self._member, self._member.store.revision)
+        return pb.HashResponse(header=self._member.header(), hash=hashed)
+
+    @unary
+    async def HashKV(self, request: pb.HashKVRequest, context: grpc.aio.ServicerContext) -> pb.HashKVResponse:
+        """A checksum of the history up to a revision: equal on members that are equal."""
+        store = self._member.store
+        store.check_revision(request.revision)
+        revision = request.revision or store.revision
+        return pb.HashKVResponse(
+            header=self._member.header(),
+            hash=_hash(self._member, revision),
+            compact_revision=store.compact_revision,
+            hash_revision=revision,
+        )
+
+    @unary
+    async def MoveLeader(
+        self, request: pb.MoveLeaderRequest, context: grpc.aio.ServicerContext
+    ) -> pb.MoveLeaderResponse:
+        """A lone member can hand leadership only to itself."""
+        if request.targetID != self._member.id:
+            raise BadLeaderTransferee(f"{request.targetID:x} is not a member")
+        return pb.MoveLeaderResponse()
+
+
+def _hash(member: Member, revision: int) -> int:
+    """CRC-32 over the revisions up to ``revision`` that a read or watch can still see."""
+    store = member.store
+    value = 0
+    for key, record in store.kept(revision):
+        value = zlib.crc32(record, zlib.crc32(key, value))
+    return value

@@ -1,0 +1,69 @@
+"""The gRPC server of a member: every etcd service on the client URLs."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import grpc
+
+from protos.etcd import election_pb2_grpc, lock_pb2_grpc, rpc_pb2_grpc
+from protos.serving import new_server, running, unimplemented
+from raftstore.config import Config
+from raftstore.limits import RECEIVE_OVERHEAD_BYTES
+from raftstore.member import Member, open_member
+from raftstore.server.auth import Auth
+from raftstore.server.cluster import Cluster
+from raftstore.server.kv import KV
+from raftstore.server.lease import Lease
+from raftstore.server.maintenance import Maintenance
+from raftstore.server.watch import add_watch
+
+SERVICES = [
+    "etcdserverpb.KV",
+    "etcdserverpb.Watch",
+    "etcdserverpb.Lease",
+    "etcdserverpb.Cluster",
+    "etcdserverpb.Maintenance",
+    "etcdserverpb.Auth",
+    "v3electionpb.Election",
+    "v3lockpb.Lock",
+]
+
+
+@unimplemented
+class Election(election_pb2_grpc.ElectionServicer):
+    """Not built yet: clients campaign with keys and leases themselves, as etcdctl does."""
+
+
+@unimplemented
+class Lock(lock_pb2_grpc.LockServicer):
+    """Not built yet: clients lock with keys and leases themselves, as etcdctl does."""
+
+
+async def serve(config: Config) -> None:
+    """Run a member and its client endpoints until cancelled.
+
+    Raises ValueError for settings that cannot work, StorageError for files that cannot be used, AddressInUse.
+    """
+    config.check()
+    async with AsyncExitStack() as stack:
+        member = await stack.enter_async_context(open_member(config))
+        server = client_server(member)
+        secure = [url for url in config.listen_client_urls if url.startswith("https:")]
+        plain = [url for url in config.listen_client_urls if not url.startswith("https:")]
+        await stack.enter_async_context(running(server, secure, config.tls, SERVICES, insecure=plain))
+        await asyncio.Event().wait()
+
+
+def client_server(member: Member) -> grpc.aio.Server:
+    """A server with every etcd service of ``member``, not yet listening."""
+    receive_bytes_max = member.config.max_request_bytes + RECEIVE_OVERHEAD_BYTES
+    server = new_server([("grpc.max_receive_message_length", receive_bytes_max)])
+    rpc_pb2_grpc.add_KVServicer_to_server(KV(member), server)
+    add_watch(member, server)
+    rpc_pb2_grpc.add_LeaseServicer_to_server(Lease(member), server)
+    rpc_pb2_grpc.add_ClusterServicer_to_server(Cluster(member), server)
+    rpc_pb2_grpc.add_MaintenanceServicer_to_server(Maintenance(member), server)
+    rpc_pb2_grpc.add_AuthServicer_to_server(Auth(member), server)
+    election_pb2_grpc.add_ElectionServicer_to_server(Election(), server)
+    lock_pb2_grpc.add_LockServicer_to_server(Lock(), server)
+    return server
