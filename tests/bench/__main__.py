@@ -6,10 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests are no package: name this folder ``bench``
 
-from bench import section_proxy
+from bench import section_ctl, section_memory, section_pods, section_proxy, section_store
 from bench.report import Section, Skip, machine, markdown, table
 
-SECTIONS = {section.NAME: section.run for section in (section_proxy,)}
+SECTIONS = {
+    section.NAME: section.run for section in (section_proxy, section_store, section_pods, section_memory, section_ctl)
+}
 
 
 def main() -> None:

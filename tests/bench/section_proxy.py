@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.processes import PYTHON, folder, need, need_root, network_namespace, process, wait_until
 from bench.report import Row, Section, Skip, median
+from bench.section_memory import pss_mib
 
 NAME = "proxy"
 
@@ -121,8 +122,6 @@ def _wrk(inside: list[str], address: str, flags: list[str], url: str, seconds: f
 
 def _pss_of_tree(pid: int) -> float:
     """PSS of a process and its children, MiB."""
-    from bench.section_memory import pss_mib
-
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return pss_mib(pid) + sum(pss_mib(int(child)) for child in children)
 
