@@ -8,7 +8,6 @@ and converts, takes several.
 Sources: netlink(7), rtnetlink(7), veth(4), Linux uapi headers linux/netlink.h, linux/rtnetlink.h, linux/if_link.h.
 """
 
-import ctypes
 import os
 import socket
 import struct
@@ -17,6 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Self
+
+from cri_runtime.linux.constants import CLONE_NEWNET
+from cri_runtime.linux.namespace import setns
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -47,11 +49,6 @@ ANSWER_TIMEOUT = struct.pack("@qq", 10, 0)
 """A struct timeval. Answers are queued before ``sendmsg`` returns; this only keeps a kernel fault from hanging us."""
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-CLONE_NEWNET = 0x40000000
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.setns.restype = ctypes.c_int
-_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 
 
 class NetlinkError(OSError):
@@ -266,11 +263,11 @@ class Netlink:
         """
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _enter_netns(netns)
+            setns(netns, CLONE_NEWNET)
             try:
                 return cls(family)
             finally:
-                _enter_netns(home)
+                setns(home, CLONE_NEWNET)
         finally:
             os.close(home)
 
@@ -338,9 +335,3 @@ def error_of(message: Message, request: Request) -> NetlinkError | None:
     if code <= 0 or code in request.tolerated:
         return None
     return NetlinkError(code, os.strerror(code), request.what)
-
-
-def _enter_netns(netns: int) -> None:
-    if _libc.setns(netns, CLONE_NEWNET) == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
