@@ -25,19 +25,20 @@ class DecodeError(ValueError):
         self.errors = list(errors)
 
 
-def from_json(data: JSON, message: type[Any] | None = None) -> Any:
+def from_json(data: JSON, message: type[Any] | None = None, unknown: list[tuple[str, str]] | None = None) -> Any:
     """The object that ``data`` describes, of the type its apiVersion and kind name.
 
     Args:
         data: the decoded JSON or YAML document. null members count as absent.
         message: the class wanted; then apiVersion and kind may be absent, but must match if present.
+        unknown: where to put unknown fields, as (path, sentence), instead of refusing them.
     Raises:
         DecodeError: with every unknown field, wrong type and bad value in it.
     """
     if not isinstance(data, dict):
         raise DecodeError([("", f"expected an object with apiVersion and kind, got {describe(data)}")])
     result = (message or _named_type(data))()
-    walk = _Decoder()
+    walk = _Decoder(unknown)
     if message is not None:
         walk.check_type(data, result, "")
     walk.fill(result, data, "")
@@ -63,8 +64,9 @@ def _named_type(data: dict[str, JSON]) -> type[Any]:
 class _Decoder:
     """One walk through one document, collecting faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: list[tuple[str, str]] | None) -> None:
         self.errors: list[tuple[str, str]] = []
+        self.unknown = self.errors if unknown is None else unknown
 
     def fail(self, path: str, text: str) -> None:
         self.errors.append((path, text))
@@ -97,7 +99,7 @@ class _Decoder:
         found = facts.members.get(key)
         if found is None:
             if key not in ("apiVersion", "kind") or not type_name(target):
-                self.fail(_join(path, key), _unknown(key, facts))
+                self.unknown.append((_join(path, key), _unknown(key, facts)))
         elif value is not None:
             for inlined in found[0]:
                 target = getattr(target, inlined)

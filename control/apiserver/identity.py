@@ -35,9 +35,17 @@ def user_of(auth_context: Mapping[str, Any]) -> User:
     return LOCAL
 
 
+def user_of_der(certificate: bytes) -> User:
+    """The user of a certificate in DER. Raises Unauthorized likewise."""
+    return _user_of_subject(x509.load_der_x509_certificate(certificate).subject)
+
+
 @lru_cache(maxsize=256)
 def _user_of_pem(pem: bytes) -> User:
-    subject = x509.load_pem_x509_certificate(pem).subject
+    return _user_of_subject(x509.load_pem_x509_certificate(pem).subject)
+
+
+def _user_of_subject(subject: x509.Name) -> User:
     names = [str(attribute.value) for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if not names or not names[0]:
         raise Unauthorized("the client certificate has no common name, so it names no user")

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Options:
     store_tls: TLS | None = None
     tls: TLS | None = None
     insecure_listen: str = ""
+    rest_listen: str = ""
     kubelet_tls: TLS | None = None
     service_cidr: str = SERVICE_CIDR
 
@@ -58,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDR",
         help="also serve plaintext there, to anybody, as system:masters: loopback only, for other tools",
     )
+    add(
+        "--rest-listen",
+        default="",
+        metavar="ADDR",
+        help="also serve Kubernetes' HTTP API there, for kubectl; with the same certificates as --listen",
+    )
     add("--kubelet-client-certificate", type=Path, metavar="FILE", help="our certificate for kubelets")
     add("--kubelet-client-key", type=Path, metavar="FILE", help="key of --kubelet-client-certificate")
     add("--kubelet-certificate-authority", type=Path, metavar="FILE", help="CA that signed the kubelets' certificates")
@@ -77,6 +85,7 @@ def options_of(args: argparse.Namespace) -> Options:
         listen=args.listen,
         tls=_tls("--tls", args.tls_cert_file, args.tls_private_key_file, args.client_ca_file),
         insecure_listen=args.insecure_listen,
+        rest_listen=args.rest_listen,
         kubelet_tls=_tls(
             "--kubelet",
             args.kubelet_client_certificate,
@@ -107,8 +116,11 @@ async def serve_options(options: Options, ready: asyncio.Event | None = None) ->
         server = new_server()
         add_ClusterServicer_to_server(Cluster(registry, relay), server)
         insecure = [options.insecure_listen] if options.insecure_listen else []
-        async with running(server, [options.listen], options.tls, [SERVICE], insecure):
-            log.info("serving", extra={"listen": options.listen, "insecure": options.insecure_listen})
+        async with (
+            running(server, [options.listen], options.tls, [SERVICE], insecure),
+            _rest(options, registry, relay),
+        ):
+            log.info("serving", extra={"listen": options.listen, "rest": options.rest_listen or "off"})
             if ready is not None:
                 ready.set()
             try:
@@ -116,6 +128,28 @@ async def serve_options(options: Options, ready: asyncio.Event | None = None) ->
             finally:
                 registry.feed.close()
                 await relay.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _rest(options: Options, registry: Registry, relay: NodeRelay) -> AsyncIterator[None]:
+    """The REST gateway, when it is asked for: aiohttp is only loaded then."""
+    if not options.rest_listen:
+        yield
+        return
+    from control.apiserver.rest.gateway import Gateway, serving_rest
+
+    tls = _server_context(options.tls) if options.tls else None
+    async with serving_rest(Gateway(registry, relay), options.rest_listen, tls):
+        yield
+
+
+def _server_context(tls: TLS) -> ssl.SSLContext:
+    """TLS for HTTP: a client certificate is looked at when there is one; who has none is told Unauthorized."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
+    context.load_cert_chain(tls.cert, tls.key)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 @contextlib.asynccontextmanager
