@@ -6,7 +6,6 @@ buffered: a chunk is read from one side only when the last one is on its way out
 
 import asyncio
 import json
-import os
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -23,11 +22,8 @@ RESIZE_BYTES = 1024
 
 
 class Session(Protocol):
-    """One process's streams. With a terminal ``stdin`` and ``stdout`` are its one descriptor.
-
-    The descriptors are non-blocking. They belong to the session and :meth:`close` closes them, with one exception: when
-    the client ends its input, ``stdin`` is closed here and set to None (without a terminal only).
-    """
+    """One process's streams, as non-blocking descriptors that belong to the session. With a terminal ``stdin`` and
+    ``stdout`` may be its one descriptor, and there is no ``stderr``."""
 
     stdin: int | None
     stdout: int | None
@@ -36,6 +32,9 @@ class Session(Protocol):
 
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size, in characters."""
+
+    def close_stdin(self) -> None:
+        """The client ended its input: ``stdin`` is None from now on. A terminal's input has no end: nothing happens."""
 
     async def wait(self) -> int:
         """The exit code, once the process has ended."""
@@ -134,16 +133,9 @@ async def _feed(session: Session, message: Input) -> None:
     try:
         await write_all(session.stdin, message.data)
     except OSError:  # the process closed its input, or ended: there is nobody to feed
-        _end_input(session)
+        session.close_stdin()
     if message.end:
-        _end_input(session)
-
-
-def _end_input(session: Session) -> None:
-    """A terminal has no end of input: its descriptor is the output too."""
-    if session.stdin is not None and not session.tty:
-        os.close(session.stdin)
-        session.stdin = None
+        session.close_stdin()
 
 
 async def _give_output(session: Session, channels: Channels) -> int:

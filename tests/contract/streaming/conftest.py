@@ -57,6 +57,11 @@ class ProcessSession:
         fcntl.ioctl(self.stdout, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.sizes.append((width, height))
 
+    def close_stdin(self) -> None:
+        if self.stdin is not None and not self.tty:
+            os.close(self.stdin)
+            self.stdin = None
+
     async def wait(self) -> int:
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
