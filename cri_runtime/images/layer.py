@@ -125,16 +125,20 @@ class LayerWriter:
         self._blob: BlobWriter = blobs.writer()
         self._engine = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         self._hasher = Hasher()
+        self._ended = False
         self._tar = tarfile.TarFile.open(fileobj=self, mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK_BYTES)  # type: ignore[call-overload]
 
     def __enter__(self) -> "LayerWriter":
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._ended = True
         self._blob.__exit__()
 
     def write(self, data: bytes) -> int:
         """Take raw tar bytes; for :mod:`tarfile`."""
+        if self._ended:  # tarfile still flushes when it is collected
+            return len(data)
         self._hasher.update(data)
         self._blob.write(self._engine.compress(data))
         return len(data)

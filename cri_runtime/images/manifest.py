@@ -285,12 +285,9 @@ _KNOWN = {"created", "architecture", "os", "variant", "author", "config", "rootf
 def parse_config(data: bytes) -> ImageConfig:
     """Parse an image config. Raises InvalidManifest."""
     body = _object(data, "image config")
-    run = body.get("config") or {}
-    rootfs = body.get("rootfs") or {}
-    if not isinstance(run, dict) or not isinstance(rootfs, dict):
-        raise InvalidManifest("the image config's config or rootfs is not an object")
+    run, rootfs = _object_in(body, "config"), _object_in(body, "rootfs")
     try:
-        diff_ids = tuple(Digest(str(d)) for d in rootfs.get("diff_ids") or [])
+        diff_ids = tuple(Digest(str(d)) for d in _list(rootfs, "diff_ids"))
     except InvalidDigest as err:
         raise InvalidManifest(f"the image config's rootfs.diff_ids is wrong: {err}") from err
     return ImageConfig(
@@ -305,14 +302,14 @@ def parse_config(data: bytes) -> ImageConfig:
         cmd=_words(run, "Cmd"),
         working_dir=str(run.get("WorkingDir") or ""),
         stop_signal=str(run.get("StopSignal") or ""),
-        volumes=tuple(sorted(run.get("Volumes") or ())),
-        exposed_ports=tuple(sorted(run.get("ExposedPorts") or ())),
+        volumes=tuple(sorted(_object_in(run, "Volumes"))),
+        exposed_ports=tuple(sorted(_object_in(run, "ExposedPorts"))),
         labels=_strings(run.get("Labels")),
         shell=_words(run, "Shell"),
         healthcheck=run.get("Healthcheck") if isinstance(run.get("Healthcheck"), dict) else None,
         on_build=_words(run, "OnBuild") or (),
         diff_ids=diff_ids,
-        history=tuple(_history_entry(e) for e in body.get("history") or [] if isinstance(e, dict)),
+        history=tuple(_history_entry(e) for e in _list(body, "history") if isinstance(e, dict)),
         extra={k: v for k, v in body.items() if k not in _KNOWN},
     )
 
@@ -341,7 +338,14 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
 def _list(body: dict[str, Any], key: str) -> list[Any]:
     value = body.get(key) or []
     if not isinstance(value, list):
-        raise InvalidManifest(f"the manifest's {key} is not a list")
+        raise InvalidManifest(f"{key} is not a list")
+    return value
+
+
+def _object_in(body: dict[str, Any], key: str) -> dict[str, Any]:
+    value = body.get(key) or {}
+    if not isinstance(value, dict):
+        raise InvalidManifest(f"{key} is not an object")
     return value
 
 
