@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from cri_runtime.pod.errors import PodError
 from cri_runtime.service.streams import channels, status
 from cri_runtime.service.streams.channels import ChannelProtocol, WebSocketChannels
 from cri_runtime.service.streams.http import Request, response
@@ -23,7 +24,7 @@ from cri_runtime.service.streams.transport import SocketStream
 from cri_runtime.service.streams.websocket import MessageStream, WebSocket, accept_headers, is_websocket
 
 Opener = Callable[[], Awaitable[Session]]
-"""Starts the process, or joins it, when the client is there. Raises OSError or StreamRefused, whose text is shown."""
+"""Starts the process, or joins it, when the client is there. Raises OSError or PodError, whose text is shown."""
 
 IDLE_TIMEOUT_S = 4 * 3600.0
 """How long nothing may move on a connection."""
@@ -38,7 +39,7 @@ TUNNEL = "SPDY/3.1+portforward.k8s.io"
 """The WebSocket protocol whose messages carry a SPDY connection's bytes."""
 
 
-class StreamRefused(Exception):
+class StreamRefused(PodError):
     """The session cannot be had any more; the text is for the client."""
 
 
@@ -94,7 +95,7 @@ class Connection:
             return
         try:
             session = await command.open()
-        except (OSError, StreamRefused) as err:
+        except (OSError, PodError) as err:
             return await opened.finish(status.failed(str(err)))
         await serve_session(session, opened)
 
