@@ -76,6 +76,8 @@ class CNINetwork:
     async def setup(self) -> None:
         """Make the place for the records."""
         self._records.mkdir(parents=True, exist_ok=True)
+        for draft in self._records.glob("*.tmp"):  # a crash between writing and renaming
+            draft.unlink()
 
     async def attach(
         self, sandbox_id: str, netns: Path, pod: PodIdentity, port_mappings: Iterable[PortMapping] = ()

@@ -81,7 +81,9 @@ class HostPorts:
     def load(self) -> list[Request]:
         """Read the records and return the requests that put them into empty maps."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        records = [path for path in self._directory.iterdir() if path.suffix == ".json"]
+        for draft in self._directory.glob("*.tmp"):  # a crash between writing and renaming
+            draft.unlink()
+        records = list(self._directory.glob("*.json"))
         self._held = {path.stem: [HostPort(**port) for port in json.loads(path.read_bytes())] for path in records}
         return [request for ports in self._held.values() for request in self._additions(ports)]
 

@@ -162,7 +162,10 @@ async def test_plugins_get_what_the_specification_says(make_pod: Callable[[], An
     assert "K8S_POD_NAME=kubia" in environment["CNI_ARGS"].split(";")
     mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "127.0.0.1"}
     assert json.loads((tmp_path / "ADD.a.json").read_text()) == {
-        "cniVersion": "1.0.0", "name": "ktest", "type": "a", "x": 1,
+        "cniVersion": "1.0.0",
+        "name": "ktest",
+        "type": "a",
+        "x": 1,
         "runtimeConfig": {"portMappings": [mapping]},
     }
     assert json.loads((tmp_path / "ADD.b.json").read_text())["prevResult"] == {"cniVersion": "1.0.0"}
