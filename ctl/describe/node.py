@@ -5,9 +5,9 @@ from fractions import Fraction
 from typing import Any
 
 from control.api import quantity
+from control.api.printers.core import node_roles
+from control.api.printers.parts import NONE, UNSET, age, joined
 from ctl.describe.parts import Lines, events, head, quantities, table, timestamp
-from ctl.printers.core import node_roles
-from ctl.printers.parts import NONE, UNSET, age, joined
 
 SYSTEM_INFO = (
     ("Machine ID", "machineID"),

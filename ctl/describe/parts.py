@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ctl.printers.parts import NONE, UNSET, age
+from control.api.printers.parts import NONE, UNSET, age
 
 Lines = list[str]
 

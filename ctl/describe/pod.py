@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from control.api.printers.parts import NONE
+from control.api.printers.pods import status_of
 from ctl.describe.parts import Lines, events, head, indented, mapping, quantities, timestamp
-from ctl.printers.parts import NONE
-from ctl.printers.pods import status_of
 
 
 def describe_pod(pod: Any, found_events: Sequence[Any], now_s: float) -> Lines:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from control.api.printers.core import endpoint_addresses
+from control.api.printers.parts import NONE, UNSET, int_or_string, joined, labels
 from ctl.describe.parts import Lines, events, head
-from ctl.printers.core import endpoint_addresses
-from ctl.printers.parts import NONE, UNSET, int_or_string, joined, labels
 
 
 def describe_service(service: Any, endpoints: Any | None, found_events: Sequence[Any], now_s: float) -> Lines:

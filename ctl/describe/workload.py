@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from control.api.printers.parts import NONE, int_or_string, labels, selector
 from ctl.describe.parts import Lines, events, head, mapping, table, timestamp
 from ctl.describe.pod import containers, tolerations, volumes
-from ctl.printers.parts import NONE, int_or_string, labels, selector
 
 
 def describe_replicas(obj: Any, pods: Sequence[Any], found_events: Sequence[Any], now_s: float) -> Lines:

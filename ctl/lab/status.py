@@ -4,8 +4,8 @@ import asyncio
 
 import click
 
+from control.api.times import human_duration
 from ctl.context import Context, pass_obj
-from ctl.durations import human_duration
 from ctl.errors import Failure
 from ctl.lab import processes
 from ctl.lab.components import Component, components

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from control.api.kinds import by_name
+from control.api.printers.core import involved_object, last_seen
 from control.client import Client, errors
 from ctl.command import all_namespaces, cluster_command
 from ctl.context import Context
-from ctl.printers.core import involved_object, last_seen
 from ctl.resources import one_object
 from ctl.table import render
 from ctl.verbs.get import list_all

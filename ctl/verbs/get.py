@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from control.api.kinds import Kind, by_message
+from control.api.printers import printer_of
+from control.api.printers.parts import labels
 from control.client import Client, errors
 from ctl.command import all_namespaces, cluster_command, filenames, output, selectors
 from ctl.context import Context
 from ctl.errors import CtlError, Failure, explain
 from ctl.manifests import place, read_objects
 from ctl.output import FORMATS, Output, format_objects, parse_output, sort_key
-from ctl.printers import printer_of
-from ctl.printers.parts import labels
 from ctl.resources import Request, named, parse_requests
 from ctl.table import GAP, align
 

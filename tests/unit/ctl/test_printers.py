@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from control.api.kinds import KINDS, by_message
-from ctl.printers import printer_of
-from ctl.printers.pods import status_of
+from control.api.printers import printer_of
+from control.api.printers.pods import status_of
 from ctl.table import render
 
 Manifest = Callable[[str], Any]

@@ -2,8 +2,9 @@
 
 import pytest
 
+from control.api.times import human_duration
 from ctl import tabs
-from ctl.durations import human_duration, parse_duration
+from ctl.durations import parse_duration
 from ctl.errors import CtlError
 from ctl.table import render
 
