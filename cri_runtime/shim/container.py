@@ -63,7 +63,9 @@ class Container:
         """Fork a further process; returns (pid, status socket). Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         cgroup = _open_directory(self.spec["cgroup"]["directory"])
-        process = {**self.spec["process"], **request["process"]}
+        more = request["process"]
+        process = {**self.spec["process"], "args": more["args"]}
+        process["env"] = process["env"] + more.get("env_more", [])
         try:
             setns(self.pidfd, CLONE_NEWPID)
             pid, pidfd = clone3(0, cgroup)
