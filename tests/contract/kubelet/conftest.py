@@ -29,6 +29,7 @@ import control.kubelet.main as kubelet
 import control.scheduler.main as scheduler
 from control.apiserver.main import Options, serve_options
 from control.client import Client, errors
+from control.kubelet import cgroups
 from control.kubelet.runtime import Runtime, RuntimeFailed
 from protos.cri import runtime_pb2 as cri
 from protos.k8s import core_v1_pb2 as core
@@ -213,6 +214,7 @@ async def _sweep(runtime: RuntimeProcess) -> None:
         for item in sandboxes.items:
             await client.call("StopPodSandbox", cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
             await client.call("RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
+            cgroups.remove(f"/kubepods/besteffort/pod{item.metadata.uid}", cgroups.hierarchies())
     finally:
         await client.aclose()
 
