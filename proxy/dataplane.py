@@ -28,7 +28,6 @@ RESTART_S = 0.5
 
 LINE_BYTES_MAX = 256 << 20
 NO_ENDPOINTS = "no ready endpoints: connections are refused"
-NO_UDP = "UDP is not served yet"
 
 
 @dataclass
@@ -120,8 +119,8 @@ class DataPlane:
     def _apply(self, entry: Entry) -> None:
         listener = entry.listener
         self._forget_retry(entry)
-        if listener.protocol != "TCP":
-            entry.error = NO_UDP if listener.protocol == "UDP" else f"{listener.protocol} is not served"
+        if listener.protocol not in ("TCP", "UDP"):
+            entry.error = f"{listener.protocol} is not served"
         elif not listener.backends:
             entry.error = NO_ENDPOINTS
             self._close(entry)
@@ -135,6 +134,7 @@ class DataPlane:
         self._send(
             op="open",
             id=entry.key,
+            protocol=listener.protocol,
             address=listener.address,
             port=listener.port,
             backends=listener.backends,

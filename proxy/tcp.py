@@ -15,16 +15,15 @@ that this makes necessary:
 """
 
 import errno
-import resource
 import select
 import socket
 import struct
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from proxy.balancer import Balancer, Slot
 from proxy.bulk import Pipe, PipePool
 from proxy.reactor import Reactor, Timer
+from proxy.sockets import IP_FREEBIND, Networks, admits, family_of, keep_alive
 
 BUFFER_BYTES = 64 << 10
 """One read. The buffer is shared by all connections: it is empty again before the next event is looked at."""
@@ -37,9 +36,6 @@ TURN_READS = 16
 
 CONNECT_TIMEOUT_S = 5.0
 """How long a backend may take to answer a connection before the next one is tried, seconds."""
-
-KEEPALIVE_IDLE_S = 60
-"""Silence after which the kernel probes a peer, seconds: a pod that was taken away never says goodbye."""
 
 ACCEPTS_PER_EVENT = 16
 BACKLOG = 4096
@@ -65,6 +61,7 @@ class DataPath:
         self.connections: set[Connection] = set()
         self.connections_max = connections_max
         self.on_idle: Callable[[], None] | None = None
+        self.flows = self.flows_max = 0  # of UDP: how many there are, and may be
         self._connecting: dict[Connection, float] = {}  # to the moment each is given up; oldest first
         self._watchdog: Timer | None = None
         self._waiting: list[Listener] = []
@@ -117,7 +114,7 @@ class Listener:
         path: DataPath,
         balancer: Balancer,
         sock: socket.socket,
-        sources: tuple[IPv4Network | IPv6Network, ...] = (),
+        sources: Networks = (),
     ) -> None:
         """``sock`` is bound and listening; the listener owns it. ``sources``: who is let in, everybody when empty."""
         self.path = path
@@ -147,7 +144,7 @@ class Listener:
         return None
 
     def _admit(self, sock: socket.socket, client: str) -> None:
-        if self.sources and not any(ip_address(client) in network for network in self.sources):
+        if not admits(self.sources, client):
             return reset(sock)
         connection = Connection(self, sock, client)
         self.path.connections.add(connection)
@@ -463,20 +460,6 @@ def listen(address: str, port: int) -> socket.socket:
     return sock
 
 
-IP_FREEBIND = 15  # linux/in.h; the socket module has no name for it before 3.14
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """Have the kernel notice peers that vanished."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-
-
-def family_of(address: str) -> socket.AddressFamily:
-    """AF_INET6 for an address with a colon in it."""
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
 def reset_on_close(sock: socket.socket) -> None:
     """Make closing ``sock`` send RST and drop what is queued (SO_LINGER of zero seconds)."""
     try:
@@ -489,10 +472,3 @@ def reset(sock: socket.socket) -> None:
     """Refuse a connection that was accepted."""
     reset_on_close(sock)
     sock.close()
-
-
-def descriptor_limit() -> int:
-    """Raise the soft limit on open descriptors to the hard one, and return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard != resource.RLIM_INFINITY else 1 << 20

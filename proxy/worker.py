@@ -21,7 +21,9 @@ from typing import Any
 
 from proxy.balancer import Backend, Balancer, Policy
 from proxy.reactor import Reactor
-from proxy.tcp import DataPath, Listener, descriptor_limit, listen
+from proxy.sockets import descriptor_limit
+from proxy.tcp import DataPath, Listener, listen
+from proxy.udp import DatagramListener, bind
 
 log = logging.getLogger("proxy.worker")
 
@@ -34,8 +36,9 @@ RESERVED_DESCRIPTORS = 64
 class Worker:
     """Obeys the control half's messages, one JSON object per line:
 
-    - ``{"op": "open", "id", "address", "port", "backends": [[address, port, pod, node]], "policy", "affinity_s",
-      "sources"}``: open the listener, or change it when it is open. Answer: ``{"id", "error"}``, error empty when open.
+    - ``{"op": "open", "id", "protocol", "address", "port", "backends": [[address, port, pod, node]], "policy",
+      "affinity_s", "sources"}``: open the listener, or change it when it is open. Answer: ``{"id", "error"}``, error
+      empty when it is open.
     - ``{"op": "close", "id"}``: no answer.
     - ``{"op": "report"}``: answer ``{"report": {id: {"accepted", "backends": [[address, port, pod, node, ready, open,
       total]]}}}``.
@@ -46,7 +49,7 @@ class Worker:
         self.reactor = Reactor()
         self.descriptors = descriptor_limit()
         self.path = DataPath(self.reactor, 0)
-        self.listeners: dict[int, Listener] = {}
+        self.listeners: dict[int, Listener | DatagramListener] = {}
         self._channel = channel
         self._inbox = b""
         self._outbox = b""
@@ -64,18 +67,24 @@ class Worker:
         listener = self.listeners.get(key)
         if listener is None:
             try:
-                sock = listen(message["address"], message["port"])
+                listener = self.listeners[key] = self._new_listener(message)
             except OSError as err:
                 return self._send({"id": key, "error": err.strerror or str(err)})
-            balancer = Balancer(time.monotonic, random.Random())
-            listener = self.listeners[key] = Listener(self.path, balancer, sock)
             self._divide_descriptors()
         listener.sources = tuple(ip_network(source, strict=False) for source in message["sources"])
         listener.balancer.policy = Policy(message["policy"])
         listener.balancer.affinity_s = message["affinity_s"]
         listener.balancer.update([Backend(*backend) for backend in message["backends"]])
+        if isinstance(listener, DatagramListener):
+            listener.drop_draining()
         self._send({"id": key, "error": ""})
         return None
+
+    def _new_listener(self, message: dict[str, Any]) -> Listener | DatagramListener:
+        balancer = Balancer(time.monotonic, random.Random())
+        if message["protocol"] == "UDP":
+            return DatagramListener(self.path, balancer, bind(message["address"], message["port"]))
+        return Listener(self.path, balancer, listen(message["address"], message["port"]))
 
     def close(self, message: dict[str, Any]) -> None:
         """See the class."""
@@ -100,9 +109,11 @@ class Worker:
         return None
 
     def _divide_descriptors(self) -> None:
-        """Two descriptors a connection, of those that listeners leave over; a quarter is kept back for bulk pipes."""
+        """Of the descriptors that listeners leave over, three quarters are for connections (two each), an eighth for
+        UDP flows, and an eighth for bulk pipes."""
         spare = self.descriptors - len(self.listeners) - RESERVED_DESCRIPTORS
         self.path.connections_max = max(16, spare * 3 // 8)
+        self.path.flows_max = max(16, spare // 8)
 
     def _on_channel(self, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -145,7 +156,7 @@ class Worker:
         self.reactor.modify(self._channel.fileno(), wanted)
 
 
-def _report(listener: Listener) -> dict[str, Any]:
+def _report(listener: Listener | DatagramListener) -> dict[str, Any]:
     return {
         "accepted": listener.accepted,
         "backends": [

@@ -58,6 +58,14 @@ class Namespace:
         sock.setblocking(False)
         return sock
 
+    def datagram_socket(self, address: str = "", port: int = 0) -> socket.socket:
+        """A UDP socket of the namespace, bound when an address is given; operations time out after 10 s."""
+        sock: socket.socket = self.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        sock.settimeout(10)
+        if address:
+            sock.bind((address, port))
+        return sock
+
     def listen(self, address: str, port: int) -> socket.socket:
         """A listening one."""
         sock = self.new_socket()
@@ -85,7 +93,10 @@ class Namespace:
         reader, writer = await self.connect(address, port, source)
         try:
             writer.write(request)
-            writer.write_eof()
+            try:
+                writer.write_eof()
+            except OSError as err:  # ENOTCONN: it was reset before we said anything
+                raise ConnectionResetError("reset") from err
             return await reader.read()
         finally:
             writer.close()

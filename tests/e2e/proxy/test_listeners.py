@@ -209,13 +209,12 @@ async def test_an_unusable_file_leaves_the_last_state_in_force(ns, pods, start_p
     assert await ns.ask(VIP, 80) == b"pod"
 
 
-async def test_udp_says_that_it_is_not_served(start_proxy, service, slices):
-    dns = service("dns", ports=[{"port": 53, "protocol": "UDP"}])
-    endpoints = slices("10.244.0.2", name="dns", port=53)
-    endpoints["ports"][0]["protocol"] = "UDP"
-    proxy = await start_proxy(dns, endpoints)
+async def test_sctp_says_that_it_is_not_served(start_proxy, service, slices):
+    endpoints = slices("10.244.0.2")
+    endpoints["ports"][0]["protocol"] = "SCTP"
+    proxy = await start_proxy(service(ports=[{"port": 53, "protocol": "SCTP"}]), endpoints)
     (listener,) = await proxy.listeners()
-    assert (listener.protocol, listener.error) == ("UDP", "UDP is not served yet")
+    assert (listener.protocol, listener.error) == ("SCTP", "SCTP is not served")
 
 
 async def test_bad_manifest_stops_the_start_with_a_sentence(start_proxy, service):
