@@ -185,7 +185,7 @@ class Member:
         if index is None:
             raise NoLeader("this member knows no leader")
         # One voter applies in the same step in which it commits, so there is nothing to wait for.
-        if self.node.log.applied < index:
+        if self.machine.applied_index < index:  # node.log.applied follows only after the next write to the log
             raise InvariantBroken(f"read index {index} is applied")
 
     def header(self, revision: int | None = None) -> pb.ResponseHeader:
