@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime
-import importlib.util
 import ipaddress
 import shutil
 import signal
@@ -73,8 +72,6 @@ class Store:
     async def start(self) -> None:
         if self.kind == "etcd" and shutil.which("etcd") is None:
             pytest.skip("etcd is not installed (Debian package etcd-server)")
-        if self.kind == "raftstore" and importlib.util.find_spec("raftstore.__main__") is None:
-            pytest.skip("raftstore has no server yet")
         command = store_command(self.kind, self.data, self.client, self.peer)
         log = (self.data.parent / f"{self.data.name}.log").open("ab")
         self._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
@@ -89,14 +86,22 @@ class Store:
 class Server:
     """An apiserver in this process."""
 
-    def __init__(self, store_url: str, tls: TLS | None = None, kubelet_tls: TLS | None = None) -> None:
-        self.store_url, self.tls, self.kubelet_tls = store_url, tls, kubelet_tls
+    def __init__(
+        self, store_url: str, tls: TLS | None = None, kubelet_tls: TLS | None = None, rest_listen: str = ""
+    ) -> None:
+        self.store_url, self.tls, self.kubelet_tls, self.rest_listen = store_url, tls, kubelet_tls, rest_listen
         self.address = f"127.0.0.1:{free_port()}"
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         ready = asyncio.Event()
-        options = Options((self.store_url,), self.address, tls=self.tls, kubelet_tls=self.kubelet_tls)
+        options = Options(
+            (self.store_url,),
+            self.address,
+            tls=self.tls,
+            kubelet_tls=self.kubelet_tls,
+            rest_listen=self.rest_listen,
+        )
         self._task = asyncio.create_task(serve_options(options, ready))
         waiting = asyncio.create_task(ready.wait())
         async with asyncio.timeout(20):
@@ -201,3 +206,9 @@ def authority(workdir: Path) -> Authority:
 def make_server() -> type[Server]:
     """The Server class, for tests that need another than the usual one."""
     return Server
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    """A port that nobody listens on."""
+    return free_port()
