@@ -93,8 +93,8 @@ def _check_operation(op: pb.RequestOp, budget: int) -> None:
             raise KeyNotFound("an operation of the transaction is empty")
 
 
-Interval = tuple[bytes, bytes | None]
-"""Keys ``[start, end)``; end None means no end."""
+Interval = tuple[bytes, bytes]
+"""Keys ``[start, end)``."""
 
 
 def _claims(ops: Sequence[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
@@ -119,12 +119,11 @@ def _claims(ops: Sequence[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
 
 
 def _interval(delete: pb.DeleteRangeRequest) -> Interval:
-    if not delete.range_end:
-        return delete.key, delete.key + b"\0"
-    return delete.key, None if delete.range_end == b"\0" else delete.range_end
+    """What a deletion claims. etcd takes the end "no end" (``\\0``) by its letter here, so such a one claims nothing."""
+    return delete.key, delete.range_end or delete.key + b"\0"
 
 
 def _check_unclaimed(keys: set[bytes], puts: set[bytes], deletes: list[Interval]) -> None:
     for key in keys:
-        if key in puts or any(start <= key and (end is None or key < end) for start, end in deletes):
+        if key in puts or any(start <= key < end for start, end in deletes):
             raise DuplicateKey(f"the transaction writes the key {key!r} twice")

@@ -1,7 +1,7 @@
 """Execute a transaction on a store: compares, checks, then operations, all or nothing."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from protos.etcd.kv_pb2 import KeyValue
@@ -93,13 +93,23 @@ def holds(store: Store, compare: Compare) -> bool:
 
 
 def _check(store: Store, leases: Leases, branch: Branch) -> None:
+    """Every put, then every range: a refusal must be the one that etcd finds first."""
+    ops = list(_operations(branch))
+    for op in ops:
+        if op.HasField("request_put"):
+            check_put(store, leases, op.request_put)
+    for op in ops:
+        if op.HasField("request_range"):
+            _check_revision(store, op.request_range.revision)
+
+
+def _operations(branch: Branch) -> Iterator[RequestOp]:
+    """What the nest will run, in order, without the nesting."""
     for at, op in enumerate(branch.ops):
         if at in branch.nested:
-            _check(store, leases, branch.nested[at])
-        elif op.HasField("request_put"):
-            check_put(store, leases, op.request_put)
-        elif op.HasField("request_range"):
-            _check_revision(store, op.request_range.revision)
+            yield from _operations(branch.nested[at])
+        else:
+            yield op
 
 
 def _check_revision(store: Store, revision: int) -> None:
@@ -128,7 +138,7 @@ def _run(store: Store, leases: Leases, write: Write, branch: Branch) -> TxnRespo
         else:
             done = _run_op(store, leases, write, op)
         response.responses.append(done)
-    response.header.revision = write.revision
+    response.header.SetInParent()  # a nested transaction's header stays empty, as etcd's
     return response
 
 

@@ -49,25 +49,22 @@ class WatchStream:
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._progress_asked = False
+        self._half_closed = False
         self._wake = asyncio.Event()
         self._next_id = 0
 
     async def serve(self, requests: AsyncIterator[pb.WatchRequest], context: grpc.aio.ServicerContext) -> None:
-        """Run until the client closes its side or goes away."""
-        writing = asyncio.create_task(self._write(context), name="watch-writer")
-        ticking = asyncio.create_task(self._notify_progress(), name="watch-progress")
-        reading = asyncio.create_task(self._read(requests), name="watch-reader")
-        tasks = (reading, writing, ticking)
+        """Run until the client closes its side, then send what is due, or until it goes away."""
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(requests), name="watch-reader")
+                ticking = tasks.create_task(self._notify_progress(), name="watch-progress")
+                await self._write(context)
+                reading.cancel()
+                ticking.cancel()
         finally:
-            for task in tasks:
-                task.cancel()
             for watcher in self._watchers.values():
                 self._hub.remove(watcher)
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -80,6 +77,8 @@ class WatchStream:
             elif request.HasField("progress_request"):
                 self._progress_asked = True
                 self._wake.set()
+        self._half_closed = True
+        self._wake.set()
 
     def _create(self, request: pb.WatchCreateRequest) -> None:
         refusal = self._refusal(request)
@@ -154,7 +153,7 @@ class WatchStream:
         self._wake.set()
 
     async def _write(self, context: grpc.aio.ServicerContext) -> None:
-        while True:
+        while not self._half_closed:
             await self._wake.wait()
             self._wake.clear()
             await self._drain(context)
@@ -166,6 +165,7 @@ class WatchStream:
                 await asyncio.sleep(0)  # others' turn
             if self._progress_asked:
                 self._answer_progress()
+                await self._drain(context)
 
     async def _drain(self, context: grpc.aio.ServicerContext) -> None:
         while self._outbox:
