@@ -1,22 +1,25 @@
-"""``ctl cri`` as a user runs it: a process, on a real CRI runtime that is not knarr's."""
+"""``ctl cri`` as a user runs it: a process, on two CRI runtimes, of which one is not knarr's."""
 
+import asyncio
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cri_runtime.network import BridgeNetwork
+
 FIXTURE = Path(__file__).parents[3] / "contract/cri/containerd_fixture.py"
 
 
-@pytest.fixture(scope="session")
-def containerd_module() -> Any:
-    """tests/contract/cri/containerd_fixture.py."""
+def load_fixture() -> Any:
     spec = importlib.util.spec_from_file_location("containerd_fixture", FIXTURE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,14 +28,65 @@ def containerd_module() -> Any:
 
 
 @pytest.fixture(scope="session")
-def endpoint(containerd_module: Any) -> Iterator[str]:
-    """The CRI endpoint of a private containerd."""
+def containerd_module() -> Any:
+    """tests/contract/cri/containerd_fixture.py."""
+    return load_fixture()
+
+
+@pytest.fixture(scope="session", params=["containerd", "knarr"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Which runtime it is: the same commands must print the same on both."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def endpoint(runtime: str, containerd_module: Any) -> Iterator[str]:
+    """The CRI endpoint of a private runtime that has the test images."""
     if missing := containerd_module.missing():
         pytest.skip(f"containerd cannot run here: {missing} missing")
     directory = Path(tempfile.mkdtemp(prefix="kcri", dir="/tmp"))
-    with containerd_module.containerd(directory) as address:
+    start = containerd_module.containerd if runtime == "containerd" else knarr
+    with start(directory) as address:
+        if runtime == "knarr":
+            load_images(directory, address, containerd_module)
         yield address
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def knarr(directory: Path) -> Iterator[str]:
+    """A private cri_runtime; its bridge and table go with it."""
+    bridge, cidr, address = (
+        f"kr{os.getpid() % 100000}",
+        f"10.252.{os.getpid() % 256}.0/24",
+        f"unix://{directory}/c.sock",
+    )
+    places = [f"--root={directory}/root", f"--state={directory}/state", f"--listen={address}"]
+    command = [sys.executable, "-m", "cri_runtime", *places, f"--bridge={bridge}", f"--pod-cidr={cidr}"]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    fixture = load_fixture()
+    try:
+        fixture.wait_for_socket(directory / "c.sock", process)
+        yield address
+    finally:
+        fixture.remove_pods(address)
+        process.terminate()
+        process.wait(20)
+        asyncio.run(teardown(BridgeNetwork(bridge, cidr, directory / "state/network")))
+
+
+async def teardown(network: BridgeNetwork) -> None:
+    await network.setup()
+    await network.teardown()
+    await network.aclose()
+
+
+def load_images(directory: Path, address: str, containerd_module: Any) -> None:
+    archive = directory / "images.tar"
+    containerd_module.write_archive(archive, containerd_module.layer_of(containerd_module.PROGRAMS))
+    command = [sys.executable, "-m", "ctl", "--runtime-endpoint", address, "image", "load", "-i", str(archive)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")
