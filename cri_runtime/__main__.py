@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from cri_runtime.daemon import Config, check_platform, serve
+from cri_runtime.teardown import teardown
 from protos.serving import add_flags, configure_logging, require_root, run
 
 
@@ -36,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="ADDR",
         help="where exec, attach and port-forward URLs point (127.0.0.1, any port)",
     )
+    flags.add_argument(
+        "--teardown",
+        action="store_true",
+        help="serve nothing: remove bridge, packet filter table and mounts after the pods are gone, and exit",
+    )
     add_flags(flags)
     return flags
 
@@ -47,7 +53,8 @@ def main() -> None:
     check_platform()
     configure_logging("cri_runtime", given.log_format, given.log_level)
     chosen = {name: getattr(given, name) for name in Config.__dataclass_fields__}
-    run(serve(Config(**chosen)))
+    config = Config(**chosen)
+    run(teardown(config) if given.teardown else serve(config))
 
 
 if __name__ == "__main__":

@@ -61,14 +61,14 @@ class Config:
 async def serve(config: Config) -> None:
     """Serve until cancelled; pods go on without us. Raises OSError with what to do when it cannot start."""
     async with AsyncExitStack() as stack:
-        _prepare(config)
-        stack.enter_context(_sole_owner(config.root))
+        prepare(config)
+        stack.enter_context(sole_owner(config.root))
         zygote = Zygote()  # before gRPC makes threads
         zygote.start()
         stack.callback(zygote.close)
         records = Records(config.root)
         stack.callback(records.close)
-        network = _network(config)
+        network = make_network(config)
         stack.push_async_callback(network.aclose)
         images = await stack.enter_async_context(open_images(config.root / "images", config.registries))
         streaming = StreamingServer(config.stream_listen)
@@ -110,13 +110,14 @@ async def _disconnect(world: World) -> None:
             supervisor.connection.close()
 
 
-def _network(config: Config) -> Network:
+def make_network(config: Config) -> Network:
+    """The network that the flags ask for."""
     if config.cni_conf_dir is not None:
         return CNINetwork(config.cni_conf_dir, config.cni_bin_dir, config.state / "network")
     return BridgeNetwork(bridge=config.bridge, pod_cidr=config.pod_cidr, state_dir=config.state / "network")
 
 
-def _prepare(config: Config) -> None:
+def prepare(config: Config) -> None:
     """Make the directories. Raises OSError with a sentence."""
     socket_dir = Path(config.listen.removeprefix("unix://")).parent
     for directory, mode in ((config.root, 0o711), (config.state, 0o711), (socket_dir, 0o755)):
@@ -129,7 +130,7 @@ def _prepare(config: Config) -> None:
 
 
 @contextmanager
-def _sole_owner(root: Path) -> Iterator[None]:
+def sole_owner(root: Path) -> Iterator[None]:
     """Hold the lock that says who works on ``root``. Raises OSError when another daemon does."""
     fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
