@@ -69,6 +69,7 @@ def bring_down(layout: Layout, say: Say) -> bool:
 def _sweep(layout: Layout, settings: Settings) -> None:
     """Take away what has no owner any more, and see that nothing is left. Raises Leftovers."""
     sweep.remove_routes(settings)
+    sweep.remove_pod_cgroups()
     if layout.run.exists() and not sweep.mounts_below(layout):
         shutil.rmtree(layout.run)
     if left := list(sweep.leftovers(layout, settings)):

@@ -1,11 +1,12 @@
-"""What a cluster leaves in the kernel when its processes were killed: found, and removed where no owner can any more.
+"""What a cluster leaves in the kernel: found, and removed where no owner can any more.
 
-The runtime removes its own (``python -m cri_runtime --teardown``); the proxy's routes have no owner left once it was
-killed with SIGKILL, so they are taken away here.
+The runtime removes its own (``python -m cri_runtime --teardown``). The proxy's routes have no owner left once it was
+killed with SIGKILL; pods' cgroups are the kubelet's, which is stopped before the pods are. Both are taken away here.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -28,6 +29,23 @@ def _service_routes(ip: IPRoute, settings: Settings) -> list[str]:
     ours = {settings.service_cidr, settings.load_balancer_cidr}
     found = (f"{route.get_attr('RTA_DST')}/{route['dst_len']}" for route in ip.get_routes(table=LOCAL_TABLE))
     return [cidr for cidr in found if cidr in ours]
+
+
+POD_CGROUPS = "kubepods"
+
+
+def remove_pod_cgroups() -> None:
+    """Remove pods' cgroups that nobody uses: the kernel refuses to remove one with a process or a child in it."""
+    for root in _hierarchies():
+        for path, _, _ in os.walk(root / POD_CGROUPS, topdown=False):
+            with suppress(OSError):
+                Path(path).rmdir()
+
+
+def _hierarchies() -> list[Path]:
+    """Mount points of cgroup hierarchies, v1 and v2."""
+    fields = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
+    return [Path(each[1]) for each in fields if each[2] in ("cgroup", "cgroup2")]
 
 
 def leftovers(layout: Layout, settings: Settings) -> Iterator[str]:

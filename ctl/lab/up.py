@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -88,12 +89,16 @@ def write_config(layout: Layout, settings: Settings) -> None:
 
 
 async def _converge(layout: Layout, settings: Settings, say: Say) -> None:
-    await converge(layout, components(layout, settings), say)
-    await wait_for_node(layout, settings)
+    began = int(time.time())
+    started = await converge(layout, components(layout, settings), say)
+    await wait_for_node(layout, settings, since_s=began if "kubelet" in started else 0)
 
 
-async def wait_for_node(layout: Layout, settings: Settings) -> None:
-    """Return when the node of ``settings`` is Ready. Raises LabError after the deadline."""
+async def wait_for_node(layout: Layout, settings: Settings, since_s: int) -> None:
+    """Return when the node of ``settings`` says that it is Ready, and has said so after ``since_s``.
+
+    Raises LabError after the deadline.
+    """
     from control.client import Client
     from protos.k8s import core_v1_pb2 as core
 
@@ -101,7 +106,7 @@ async def wait_for_node(layout: Layout, settings: Settings) -> None:
         try:
             async with asyncio.timeout(HEALTH_DEADLINE_S):
                 async for event in client.watch(core.Node, field_selector=f"metadata.name={settings.node_name}"):
-                    if event.type in ("ADDED", "MODIFIED") and _is_ready(event.object):
+                    if event.type in ("ADDED", "MODIFIED") and _is_ready(event.object, since_s):
                         return
         except TimeoutError:
             raise LabError(
@@ -110,6 +115,8 @@ async def wait_for_node(layout: Layout, settings: Settings) -> None:
             ) from None
 
 
-def _is_ready(node: object) -> bool:
-    conditions = node.status.conditions  # type: ignore[attr-defined]
-    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
+def _is_ready(node: Any, since_s: int) -> bool:
+    return any(
+        condition.type == "Ready" and condition.status == "True" and condition.lastHeartbeatTime.seconds >= since_s
+        for condition in node.status.conditions
+    )
