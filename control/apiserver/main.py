@@ -12,6 +12,7 @@ from pathlib import Path
 from control.api import errors
 from control.apiserver.addresses import Allocator
 from control.apiserver.bootstrap import bootstrap
+from control.apiserver.compaction import run_compaction
 from control.apiserver.events import EventLeases
 from control.apiserver.feed import Feed
 from control.apiserver.namespaces import run_namespace_lifecycle
@@ -165,6 +166,7 @@ async def apiserver(options: Options) -> AsyncIterator[Registry]:
         background = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(run_namespace_lifecycle(registry), name="namespaces"),
+            tasks.create_task(run_compaction(etcd), name="compaction"),
         ]
         await feed.ready.wait()
         await _until_done(registry, int(options.listen.rpartition(":")[2]))

@@ -6,7 +6,8 @@ computed from. Lost races are computed again, unless the caller named the versio
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,7 +181,7 @@ class Registry:
 
     async def watch(
         self, chosen: Selection, resource_version: str, bookmarks: bool, send_initial: bool
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Changes after ``resource_version``; without one ("" or "0") the existing objects first. Never ends by itself.
 
         Raises Expired when the version is too old, or the watcher too slow.
@@ -199,10 +200,11 @@ class Registry:
         else:
             await self.feed.ready.wait()
             cursor = cache.cursor(parse_version(resource_version))
-        async for event in self._follow(chosen, cursor, bookmarks):
-            yield event
+        async with aclosing(self._follow(chosen, cursor, bookmarks)) as events:
+            async for event in events:
+                yield event
 
-    async def _follow(self, chosen: Selection, cursor: Cursor, bookmarks: bool) -> AsyncIterator[Event]:
+    async def _follow(self, chosen: Selection, cursor: Cursor, bookmarks: bool) -> AsyncGenerator[Event, None]:
         loop, told = asyncio.get_running_loop(), 0
         due = loop.time() + BOOKMARK_S
         while True:

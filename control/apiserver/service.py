@@ -5,7 +5,8 @@ import functools
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -76,14 +77,15 @@ def answering(handler: Handler) -> Handler:
     return answer
 
 
-def streaming(handler: Callable[[Any, Any, grpc.aio.ServicerContext], AsyncIterator[Any]]) -> Any:
+def streaming(handler: Callable[[Any, Any, grpc.aio.ServicerContext], AsyncGenerator[Any, None]]) -> Any:
     """The same for a handler that streams."""
 
     @functools.wraps(handler)
-    async def answer(self: Any, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    async def answer(self: Any, request: Any, context: grpc.aio.ServicerContext) -> AsyncGenerator[Any, None]:
         try:
-            async for message in handler(self, request, context):
-                yield message
+            async with aclosing(handler(self, request, context)) as messages:
+                async for message in messages:
+                    yield message
         except errors.ApiError as err:
             await abort(context, err)
 
@@ -120,7 +122,9 @@ class Cluster(ClusterServicer):
         )
 
     @streaming
-    async def Watch(self, request: pb.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.WatchEvent]:
+    async def Watch(
+        self, request: pb.WatchRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[pb.WatchEvent, None]:
         """Changes of a kind, until the time is over."""
         kind = _kind(request.type)
         _authorized(context, "watch", kind, request.namespace)
@@ -130,8 +134,8 @@ class Cluster(ClusterServicer):
             chosen, request.resource_version, request.allow_bookmarks, request.send_initial_events
         )
         try:
-            async with asyncio.timeout(limit_s):
-                async for event in events:
+            async with asyncio.timeout(limit_s), aclosing(events) as stream_of_events:
+                async for event in stream_of_events:
                     yield _watch_event(event)
         except TimeoutError:
             return
@@ -215,7 +219,7 @@ class Cluster(ClusterServicer):
     @streaming
     async def Log(
         self, request: stream.LogRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[stream.LogChunk]:
+    ) -> AsyncGenerator[stream.LogChunk, None]:
         """A container's log, from its node."""
         target = request.target
         _authorized(context, "get", PODS, target.namespace, target.pod, "log")
@@ -225,7 +229,7 @@ class Cluster(ClusterServicer):
     @streaming
     async def Exec(
         self, request_iterator: AsyncIterator[stream.ExecRequest], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[stream.StreamResponse]:
+    ) -> AsyncGenerator[stream.StreamResponse, None]:
         """A command in a container, on its node."""
         first = await _first(request_iterator, "start")
         target = first.start.target
@@ -236,7 +240,7 @@ class Cluster(ClusterServicer):
     @streaming
     async def Attach(
         self, request_iterator: AsyncIterator[stream.AttachRequest], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[stream.StreamResponse]:
+    ) -> AsyncGenerator[stream.StreamResponse, None]:
         """The first process of a container, on its node."""
         first = await _first(request_iterator, "start")
         target = first.start.target
@@ -247,7 +251,7 @@ class Cluster(ClusterServicer):
     @streaming
     async def PortForward(
         self, request_iterator: AsyncIterator[stream.PortForwardRequest], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[stream.PortForwardResponse]:
+    ) -> AsyncGenerator[stream.PortForwardResponse, None]:
         """One TCP connection to a pod, through its node."""
         first = await _first(request_iterator, "start")
         _authorized(context, "create", PODS, first.start.namespace, first.start.pod, "portforward")

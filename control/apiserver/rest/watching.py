@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -51,14 +51,15 @@ class Renderer:
 
 
 async def stream_events(
-    request: web.Request, events: AsyncIterator[Event], renderer: Renderer, timeout_s: float
+    request: web.Request, events: AsyncGenerator[Event, None], renderer: Renderer, timeout_s: float
 ) -> web.StreamResponse:
     """Answer ``request`` with ``events``; a failure on the way is the last event, type ERROR."""
     response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": "no-cache, private"})
     response.enable_chunked_encoding()
     await response.prepare(request)
     try:
-        async with asyncio.timeout(timeout_s or random.uniform(LIMIT_S_MIN, LIMIT_S_MAX)), aclosing(events) as stream:  # type: ignore[type-var]
+        limit_s = timeout_s or random.uniform(LIMIT_S_MIN, LIMIT_S_MAX)
+        async with asyncio.timeout(limit_s), aclosing(events) as stream:
             async for event in stream:
                 await response.write(dumps(renderer.render(event)) + b"\n")
     except TimeoutError:
