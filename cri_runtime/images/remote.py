@@ -5,6 +5,7 @@ Source: OCI distribution-spec 1.1 (requests and the error body), and the token p
 """
 
 import asyncio
+import base64
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from cri_runtime.images.errors import (
     RegistryError,
     RegistryUnavailable,
 )
-from cri_runtime.images.hosts import Endpoint, is_loopback
+from cri_runtime.images.hosts import Auth, Endpoint, is_loopback
 from cri_runtime.images.manifest import MANIFEST_BYTES_MAX
 
 _ATTEMPTS = 4
@@ -188,7 +189,7 @@ class Remote:
                 self._session.keep_token(key, token)
                 return token
             if scheme.lower() == "basic" and auth.username:
-                basic = aiohttp.BasicAuth(auth.username, auth.password, "utf-8").encode()
+                basic = _basic(auth)
                 self._session.keep_token(key, basic)
                 return basic
         return None
@@ -206,8 +207,8 @@ class Remote:
                 grant = {"grant_type": "refresh_token", "refresh_token": auth.identity_token, "client_id": "knarr"}
                 call = http.post(realm, data={**fields, **grant}, ssl=self.endpoint.tls)
             else:
-                basic = aiohttp.BasicAuth(auth.username, auth.password, "utf-8") if auth.username else None
-                call = http.get(realm, params=fields, auth=basic, ssl=self.endpoint.tls)
+                login = {"Authorization": _basic(auth)} if auth.username else {}
+                call = http.get(realm, params=fields, headers=login, ssl=self.endpoint.tls)
             async with call as response:
                 if response.status != 200:
                     raise await self._refusal(response, "a token")
@@ -235,6 +236,10 @@ class Remote:
                 return RegistryUnavailable(self.host, f"{what}: registry {self.host} answers {status}{said}; try later")
             case status:
                 return RegistryError(self.host, f"{what}: registry {self.host} answers {status}{said}")
+
+
+def _basic(auth: Auth) -> str:
+    return "Basic " + base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
 
 
 def _cause(err: OSError) -> str:
