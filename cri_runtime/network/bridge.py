@@ -64,29 +64,36 @@ class BridgeNetwork:
         self._grave = 0x6B6E0000 | zlib.crc32(bridge.encode()) & 0xFFFF
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"network-{bridge}")
         self._gravedigger = ThreadPoolExecutor(1, thread_name_prefix=f"network-{bridge}-delete")
+        self._owed: set[str] | None = None  # a reconcile that waits for the setup
         self._burial: Future[None] | None = None
         self._state = (False, "NetworkPluginNotReady", "the bridge network is not set up yet")
-        # Set by _setup, used only in the thread:
-        self._routes: Netlink
-        self._tables: Netlink
+        # Made by the first _setup, used only in the thread:
+        self._sockets: tuple[Netlink, Netlink] | None = None
         self._index = 0
 
     # --- the contract ------------------------------------------------------------------------------------------------
 
     async def setup(self) -> None:
-        """Make or adopt the bridge, its address and its table; read the records. Raises NetworkError."""
+        """Make or adopt the bridge, its address and its table; read the records. Raises NetworkError.
+
+        When it fails the node is not ready, and each attach tries again.
+        """
         try:
             await self._run(self._setup)
         except NetworkError as err:
             self._state = (False, "NetworkPluginNotReady", str(err))
             raise
         self._state = (True, "", "")
+        if self._owed is not None:
+            await self.reconcile(self._owed)
 
     async def attach(
         self, sandbox_id: str, netns: Path, pod: PodIdentity, port_mappings: Iterable[PortMapping] = ()
     ) -> Attachment:
         """Give the namespace ``eth0`` with an address, a default route, its host ports, and loopback. Raises
         NetworkError, having left nothing behind; so does cancellation."""
+        if not self._state[0]:
+            await self.setup()
         try:
             return await self._run(self._attach, sandbox_id, netns, list(port_mappings))
         except asyncio.CancelledError:
@@ -101,8 +108,11 @@ class BridgeNetwork:
         await self._run(self._detach, sandbox_id)
 
     async def reconcile(self, live: set[str]) -> None:
-        """Free the addresses, host ports and devices of sandboxes that are not in ``live``."""
-        await self._run(self._reconcile, live)
+        """Free the addresses, host ports and devices of sandboxes that are not in ``live``; later, when the network is
+        not set up yet."""
+        self._owed = None if self._state[0] else live
+        if self._owed is None:
+            await self._run(self._reconcile, live)
 
     def ready(self) -> tuple[bool, str, str]:
         """CRI's NetworkReady condition: status, reason, message."""
@@ -130,15 +140,25 @@ class BridgeNetwork:
             raise KernelRefused(f"bridge {self._bridge}: {err}") from err
 
     def _setup(self) -> None:
-        if not self._index:
-            self._routes, self._tables = Netlink(), Netlink(netlink.NETLINK_NETFILTER)
+        if self._sockets is None:
+            self._sockets = Netlink(), Netlink(netlink.NETLINK_NETFILTER)
+        self._pool.load()
+        entries = self._ports.load()
         self._mtu = self._mtu or self._uplink_mtu()
         self._index = self._adopt_bridge().index
         forward_packets(self._bridge, self._state_dir)
-        self._pool.load()
-        entries = self._ports.load()
         self._tables.request(*ruleset.replace_table(self._bridge, self._pool.network, self._cluster, entries))
         self._routes.request(netlink.delete_group(self._grave, tolerated=GONE))
+
+    @property
+    def _routes(self) -> Netlink:
+        assert self._sockets is not None, "setup comes first"
+        return self._sockets[0]
+
+    @property
+    def _tables(self) -> Netlink:
+        assert self._sockets is not None, "setup comes first"
+        return self._sockets[1]
 
     def _adopt_bridge(self) -> Link:
         gateway = self._pool.gateway
@@ -245,9 +265,8 @@ class BridgeNetwork:
             stop_forwarding(self._state_dir)
 
     def _close(self) -> None:
-        if self._index:
-            self._routes.close()
-            self._tables.close()
+        for kernel in self._sockets or ():
+            kernel.close()
 
     @staticmethod
     def _find(kernel: Netlink, device: str) -> Link:

@@ -270,12 +270,23 @@ async def test_teardown_leaves_the_node_as_it_was(
     assert (devices(), nft_table(), forwarding.read_text()) == ({"lo"}, "", "0\n")
 
 
-async def test_a_foreign_device_of_the_bridges_name_is_refused(make_network: Callable[[], BridgeNetwork]) -> None:
+async def test_a_foreign_device_of_the_bridges_name_is_refused_until_it_is_gone(
+    make_network: Callable[[], BridgeNetwork], make_pod: Callable[[], Pod], tmp_path: Path
+) -> None:
     run("ip", "link", "add", "ktest0", "type", "veth")
-    network = make_network()
+    (tmp_path / "network/addresses").mkdir(parents=True)
+    (tmp_path / "network/addresses/10.250.1.9").symlink_to("gone")
+    network, pod = make_network(), make_pod()
     with pytest.raises(DeviceConflict, match="ktest0 is no bridge"):
         await network.setup()
     assert network.ready()[1] == "NetworkPluginNotReady"
+    await network.reconcile(set())
+    with pytest.raises(DeviceConflict):
+        await network.attach(pod.sandbox_id, pod.netns, POD)
+    run("ip", "link", "del", "ktest0")
+    await network.attach(pod.sandbox_id, pod.netns, POD)
+    assert network.ready() == (True, "", "")
+    assert not (tmp_path / "network/addresses/10.250.1.9").is_symlink()
     await network.aclose()
 
 
