@@ -102,7 +102,10 @@ def _nodes(lines: list[str], escape: str) -> Iterator[Node]:
             parts.append(line[: match.start()] if match else line)
             if match is None:
                 break
-        keyword, flags, text = _split("".join(parts))  # as they are: a word may be continued too
+        joined = "".join(parts)  # as they are: a word may be continued too
+        if not joined.strip():
+            continue
+        keyword, flags, text = _split(joined)
         heredocs: tuple[Heredoc, ...] = ()
         if keyword in _HEREDOC_INSTRUCTIONS:
             heredocs, at = _heredocs(text, lines, at, start + 1)
