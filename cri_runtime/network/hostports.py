@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cri_runtime.linux.netlink import Netlink, NetlinkError, Request
 from cri_runtime.network import nft
+from cri_runtime.network.conntrack import UDP, forget_pod, forget_port
 from cri_runtime.network.errors import HostPortTaken, NetworkError
 from cri_runtime.network.ruleset import HOSTPORTS, HOSTPORTS_AT, table_of
 from cri_runtime.network.types import PortMapping
@@ -99,6 +100,9 @@ class HostPorts:
             if err.errno == errno.EEXIST:
                 raise HostPortTaken(f"one of the host ports {', '.join(map(str, ports))} is mapped already") from err
             raise
+        for port in ports:
+            if port.protocol == UDP:
+                forget_port(kernel, port.host_port)
 
     def release(self, owner: str, kernel: Netlink) -> None:
         """Close what ``owner`` holds; nothing is fine."""
@@ -110,6 +114,8 @@ class HostPorts:
             except NetlinkError as err:
                 if err.errno != errno.ENOENT:  # somebody flushed the table: closed all the same
                     raise
+            if port.protocol == UDP:
+                forget_pod(kernel, IPv4Address(port.pod_ip))
         self._forget(owner)
 
     def reconcile(self, live: set[str], kernel: Netlink) -> None:

@@ -140,6 +140,28 @@ async def test_a_udp_host_port_on_one_address_is_open_only_there(
             elsewhere.recv(100)
 
 
+async def test_a_udp_client_that_never_stops_follows_the_port_to_the_next_pod(
+    network: BridgeNetwork, make_pod: Callable[[], Pod]
+) -> None:
+    first, second = make_pod(), make_pod()
+    mapping = Mapping(53, 5353, protocol=1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(("127.0.0.1", 5353))
+        client.send(b"nobody is there yet")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)
+        for pod in (first, second):
+            await network.attach(pod.sandbox_id, pod.netns, POD, [mapping])
+            with pod.socket(socket.SOCK_DGRAM) as server:
+                server.bind(("", 53))
+                client.send(b"question")
+                data, peer = server.recvfrom(100)
+                server.sendto(b"answer", peer)
+                assert (data, client.recv(100)) == (b"question", b"answer")
+            await network.detach(pod.sandbox_id)
+
+
 async def test_a_pod_cannot_reach_the_nodes_loopback(network: BridgeNetwork, make_pod: Callable[[], Pod]) -> None:
     pod = make_pod()
     await network.attach(pod.sandbox_id, pod.netns, POD)
