@@ -211,12 +211,18 @@ class DataPlane:
         """Keep a worker running and listen to it, until cancelled or ``stop_accepting``."""
         while True:
             reader = await self._start_worker()
-            while line := await reader.readline():
-                self._on_message(json.loads(line))
+            await self._listen(reader)
             if self._stopping:
                 return
             await self._bury_worker()
             await asyncio.sleep(RESTART_S)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self._on_message(json.loads(line))
+        except ConnectionError:
+            pass  # it went while we were writing to it: as good as end of file
 
     async def _start_worker(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
@@ -245,6 +251,8 @@ class DataPlane:
 
     def stop_accepting(self, grace_s: float) -> None:
         """Close every listener now; what is connected has ``grace_s`` seconds to finish."""
+        if self._stopping:
+            return
         self._stopping = True
         self._send(op="drain", grace_s=grace_s)
 

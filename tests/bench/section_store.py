@@ -84,6 +84,8 @@ def _measure(samples: Samples, who: str, address: tuple[str, int], clients: int,
             result = load(address, f"/etcdserverpb.KV/{method}", request, clients, seconds)
         except CallFailed as err:
             raise Skip(f"{who}: {what} with {clients} clients: {err}") from err
+        if not result.calls:
+            raise Skip(f"{who}: no {what} was answered in {seconds:g} s with {clients} clients")
         samples.setdefault((what, clients, who, "rate"), []).append(result.calls / result.seconds)
         samples.setdefault((what, clients, who, "p99"), []).append(quantile(result.latencies, 0.99) * 1e3)
 

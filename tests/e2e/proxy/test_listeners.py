@@ -295,7 +295,7 @@ async def test_killed_control_half_leaves_connections_and_its_successor_takes_ov
     assert await reader.read() == b"two"
     writer.close()
     second.terminate()
-    assert await second.wait() == 0
+    assert await second.wait() == 0, second.output()
     assert "10.96" not in ns.run("ip", "route", "show", "table", "local")
 
 
