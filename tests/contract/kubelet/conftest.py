@@ -74,6 +74,10 @@ def image_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
             directory = tarfile.TarInfo(name)
             directory.type, directory.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(directory)
+        passwd = b"root:x:0:0:root:/:/bin/sh\n"
+        users = tarfile.TarInfo("etc/passwd")
+        users.size = len(passwd)
+        tar.addfile(users, io.BytesIO(passwd))
         libraries: set[Path] = set()
         for name, path in found.items():
             if path is not None:
