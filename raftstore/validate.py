@@ -119,7 +119,7 @@ def _claims(ops: Sequence[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
 
 
 def _interval(delete: pb.DeleteRangeRequest) -> Interval:
-    """What a deletion claims. etcd takes the end "no end" (``\\0``) by its letter here, so such a one claims nothing."""
+    """What a deletion claims. etcd takes the end ``\\0`` by its letter here, so an endless deletion claims nothing."""
     return delete.key, delete.range_end or delete.key + b"\0"
 
 
