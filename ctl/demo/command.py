@@ -93,13 +93,16 @@ def _act(stage: Stage, number: int, total: int, step: Step) -> None:
     except (StepFailed, OSError, subprocess.TimeoutExpired, LookupError, ValueError, CtlError) as err:
         click.echo(f"\nFAILED: step {number} of {total} ({step.title}): {err}", err=True)
         click.echo(f"The components' logs are in {stage.layout.logs} until the demo has cleaned up.", err=True)
-        _show_logs(stage)
+        _show_scene(stage)
         raise Failure(1) from err
     click.echo(f"# step {number} ok ({time.monotonic() - began:.1f} s)")
 
 
-def _show_logs(stage: Stage) -> None:
-    """The last lines of each log: they are about to be removed."""
+def _show_scene(stage: Stage) -> None:
+    """Pods, events and the last lines of each log: they are about to be removed."""
+    for words in (("get", "pods", "-o", "wide"), ("events",)):
+        done = subprocess.run(stage.argv(*words), env=stage.environment, capture_output=True, text=True, check=False)
+        click.echo("\n".join(["--- ctl " + " ".join(words), *done.stdout.splitlines()[-20:]]), err=True)
     for path in sorted(stage.layout.logs.glob("*.log")) if stage.layout.logs.is_dir() else ():
         lines = path.read_text(errors="replace").splitlines()[-8:]
         click.echo(f"--- {path.name}", err=True)

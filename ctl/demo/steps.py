@@ -39,7 +39,7 @@ def build(stage: Stage) -> None:
     expect((EXAMPLE / "Dockerfile").exists(), f"{EXAMPLE} is missing: run the demo from a checkout")
     stage.prompt("cat", "examples/kubia/Dockerfile")
     stage.show((EXAMPLE / "Dockerfile").read_text())
-    stage.ctl("image", "build", "-t", "kubia", str(EXAMPLE))
+    stage.ctl("image", "build", "-t", "kubia", os.path.relpath(EXAMPLE))
     expect("kubia" in stage.ctl("image", "ls"), "'ctl image ls' does not list kubia")
 
 
@@ -144,13 +144,13 @@ def _terminal(stage: Stage, pod: str) -> None:
     stage.prompt("ctl", *words)
     with Person(stage.argv(*words), stage.environment, width=90) as person:
         person.read_until(">>> ")
-        person.type("import os, socket; socket.gethostname(), os.ttyname(0), os.get_terminal_size().columns\n")
+        person.type("from os import *; uname().nodename, ttyname(0), get_terminal_size().columns\n")
         seen = person.read_until(r"\('([^']+)', '([^']+)', (\d+)\)")
         expect(seen[1] == pod and seen[3] == "90", f"expected to be in {pod} with 90 columns, saw {seen[0]}")
         person.read_until(">>> ")
         person.resize(132, 40)
         time.sleep(0.5)  # the size travels beside the keys, through three processes: nothing says that it arrived
-        person.type("os.get_terminal_size().columns\n")
+        person.type("get_terminal_size().columns\n")
         expect(person.read_until(r"\n(\d+)\n")[1] == "132", "the terminal did not follow the window's new size")
         person.read_until(">>> ")
         person.type("raise SystemExit(7)\n")

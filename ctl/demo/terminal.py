@@ -76,8 +76,11 @@ class Person:
             raise StepFailed(f"the terminal was closed; it showed: {self.transcript!r}") from err
 
     def exit_code(self) -> int:
-        """Wait for the program to end."""
+        """Wait for the program to end; the transcript is then complete."""
         try:
-            return self._program.wait(PATIENCE_S)
+            code = self._program.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             raise StepFailed(f"the program did not end; the terminal shows: {self.transcript!r}") from None
+        while select.select([self._screen], [], [], 0)[0]:
+            self.transcript += self._read_screen().replace("\r", "")
+        return code
