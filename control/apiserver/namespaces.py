@@ -8,7 +8,8 @@ import logging
 from control.api import errors, meta
 from control.api.kinds import KINDS
 from control.apiserver.admission import NAMESPACES
-from control.apiserver.registry import Registry, select
+from control.apiserver.reading import select
+from control.apiserver.registry import Registry
 from control.apiserver.strategy import NAMESPACE_FINALIZER
 from protos.k8s.core_v1_pb2 import Namespace
 

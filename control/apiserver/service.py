@@ -18,10 +18,12 @@ from google.protobuf.message import Message
 from control.api import errors
 from control.api.decode import class_of
 from control.api.kinds import KINDS, Kind, UnknownKind, by_kind, by_message, by_name
+from control.apiserver import pods
 from control.apiserver.authorization import Attributes, authorize
 from control.apiserver.cache import pack
 from control.apiserver.identity import User, user_of
-from control.apiserver.registry import DeleteOptions, Event, Listing, Registry, select
+from control.apiserver.reading import Event, Listing, select
+from control.apiserver.registry import DeleteOptions, Registry
 from control.apiserver.relay import NodeRelay
 from control.apiserver.wire import abort
 from protos.k8s.autoscaling_v1_pb2 import Scale
@@ -206,14 +208,14 @@ class Cluster(ClusterServicer):
     async def Bind(self, request: pb.BindRequest, context: grpc.aio.ServicerContext) -> pb.BindResponse:
         """A pod assigned to a node."""
         user = _authorized(context, "create", PODS, request.namespace, request.pod, "binding")
-        await self._registry.bind(request.namespace, request.pod, request.node, request.uid, user)
+        await pods.bind(self._registry, request.namespace, request.pod, request.node, request.uid, user)
         return pb.BindResponse()
 
     @answering
     async def Evict(self, request: pb.EvictRequest, context: grpc.aio.ServicerContext) -> pb.EvictResponse:
         """A pod deleted, if its budgets allow."""
         user = _authorized(context, "create", PODS, request.namespace, request.pod, "eviction")
-        await self._registry.evict(request.namespace, request.pod, _options(request.options), user)
+        await pods.evict(self._registry, request.namespace, request.pod, _options(request.options), user)
         return pb.EvictResponse()
 
     @streaming

@@ -10,8 +10,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from control.api.codec import DecodeError, from_envelope, to_envelope
-from control.api.errors import Expired, Timeout, Unavailable
+from control.api.errors import BadRequest, Expired, InternalError, Timeout, Unavailable
 from control.api.kinds import KINDS, Kind
+from protos.etcd.kv_pb2 import KeyValue
 from raftstore.client import Client, compare_mod, op_delete, op_put, op_range, prefix_end
 from raftstore.client import errors as etcd_errors
 
@@ -96,6 +97,8 @@ def translate(err: etcd_errors.EtcdError) -> Exception:
     """The ApiError that tells a failure of the store."""
     if isinstance(err, etcd_errors.Compacted):
         return Expired("the resource version is too old: the store has compacted it; list again")
+    if isinstance(err, etcd_errors.TooLarge):
+        return BadRequest(f"the object is larger than the store accepts: make it smaller, or split it ({err})")
     if isinstance(err, etcd_errors.RequestTimeout):
         return Timeout(f"the store did not answer in time: {err}")
     return Unavailable(f"the store cannot be used: {err}")
@@ -147,7 +150,7 @@ class Storage:
             answer = await self._etcd.range(start.encode(), prefix_end(prefix.encode()), revision=revision, limit=limit)
         except etcd_errors.EtcdError as err:
             raise translate(err) from err
-        items = [decode(kind, kv.key, kv.value, kv.mod_revision) for kv in answer.kvs]
+        items = [_readable(kind, kv) for kv in answer.kvs]
         return KeyPage(items, revision or answer.header.revision, answer.more, answer.count)
 
     async def grant_lease(self, ttl_s: int) -> int:
@@ -173,4 +176,15 @@ def _written(kind: Kind, answer: Any) -> int:
 
 
 def _first(kind: Kind, kvs: Any) -> Stored | None:
-    return decode(kind, kvs[0].key, kvs[0].value, kvs[0].mod_revision) if kvs else None
+    return _readable(kind, kvs[0]) if kvs else None
+
+
+def _readable(kind: Kind, kv: KeyValue) -> Stored:
+    """The object of a pair. Raises InternalError naming a key whose bytes are no object."""
+    try:
+        return decode(kind, kv.key, kv.value, kv.mod_revision)
+    except DecodeError as err:
+        name = kv.key.decode(errors="replace")
+        raise InternalError(
+            f"the store's bytes at {name} are not a {kind.kind}: repair or delete the key ({err})"
+        ) from err

@@ -13,7 +13,7 @@ from control.api.codec import to_envelope, to_json, to_yaml
 from control.api.encode import encode
 from control.api.kinds import Kind
 from control.api.status import to_status
-from control.apiserver.registry import Listing
+from control.apiserver.reading import Listing
 from control.apiserver.rest.negotiation import JSON, PROTOBUF, YAML, Form
 from control.apiserver.rest.tables import partial, table
 from protos.k8s.meta_v1_pb2 import Status

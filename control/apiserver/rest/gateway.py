@@ -11,9 +11,11 @@ from control.api import errors
 from control.api.codec import DecodeError, from_envelope, from_json
 from control.api.kinds import Kind, by_name
 from control.api.times import parse_rfc3339
+from control.apiserver import pods
 from control.apiserver.authorization import Attributes, authorize
 from control.apiserver.identity import LOCAL, User, user_of_der
-from control.apiserver.registry import DeleteOptions, Registry, select
+from control.apiserver.reading import select
+from control.apiserver.registry import DeleteOptions, Registry
 from control.apiserver.relay import NodeRelay
 from control.apiserver.rest import answers, bodies, discovery, openapi, paths
 from control.apiserver.rest.negotiation import PROTOBUF, Form, negotiate, wants_aggregated
@@ -254,12 +256,12 @@ class Gateway:
 
     async def _bind(self, request: web.Request, target: Target, user: User) -> web.Response:
         binding: core.Binding = (await _body(request, target.kind, core.Binding)).obj
-        await self._registry.bind(target.namespace, target.name, binding.target.name, binding.metadata.uid, user)
+        await pods.bind(self._registry, target.namespace, target.name, binding.target.name, binding.metadata.uid, user)
         return answers.success(target.kind, target.name, code=201)
 
     async def _evict(self, request: web.Request, target: Target, user: User) -> web.Response:
         eviction: policy.Eviction = (await _body(request, target.kind, policy.Eviction)).obj
-        await self._registry.evict(target.namespace, target.name, _options(eviction.deleteOptions), user)
+        await pods.evict(self._registry, target.namespace, target.name, _options(eviction.deleteOptions), user)
         return answers.success(target.kind, target.name, code=201)
 
     async def _log(self, request: web.Request, target: Target, user: User) -> web.StreamResponse:
@@ -441,7 +443,7 @@ def _log_request(request: web.Request, target: Target) -> LogRequest:
 @asynccontextmanager
 async def serving_rest(gateway: Gateway, listen: str, tls: Any | None) -> AsyncIterator[None]:
     """Serve the gateway on ``listen`` (``host:port``) for the length of the block. Raises OSError."""
-    runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=2.0)
+    runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=2.0, handler_cancellation=True)
     await runner.setup()
     host, _, port = listen.rpartition(":")
     try:

@@ -12,7 +12,7 @@ from aiohttp import web
 from control.api import errors
 from control.api.codec import to_json
 from control.api.kinds import Kind
-from control.apiserver.registry import Event
+from control.apiserver.reading import Event
 from control.apiserver.rest.answers import dumps, status_json
 from control.apiserver.rest.negotiation import JSON, Form
 from control.apiserver.rest.tables import partial, table

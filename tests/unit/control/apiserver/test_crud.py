@@ -11,6 +11,7 @@ from protos.k8s import apps_v1_pb2 as apps
 from protos.k8s import core_v1_pb2 as core
 from protos.k8s import policy_v1_pb2 as policy
 from protos.knarr import cluster_pb2 as pb
+from raftstore.client import Client as Etcd
 
 
 def pod(name: str = "web", **spec: Any) -> core.Pod:
@@ -292,6 +293,23 @@ async def test_a_disruption_budget_says_not_now(client: Client) -> None:
     await client.evict("default", "web")
     assert (await client.get(core.Pod, "web", namespace="default")).metadata.HasField("deletionTimestamp")
     assert (await client.get(policy.PodDisruptionBudget, "b", namespace="default")).status.disruptionsAllowed == 0
+
+
+async def test_what_the_store_cannot_hold_or_has_damaged_is_told(client: Client, store: Any) -> None:
+    big = config_map("big", a="x" * 900_000)
+    big.metadata.annotations["a"] = "x" * 200_000
+    for index in range(3):
+        big.metadata.managedFields.add(manager="x" * 300_000, operation=str(index))
+    with pytest.raises(errors.BadRequest, match="larger than the store accepts"):
+        await client.create(big)
+    await client.create(config_map("c"))
+    async with Etcd([store.url]) as etcd:
+        found = await etcd.range(b"/registry/configmaps/default/c")
+        assert found.kvs[0].value.startswith(b"k8s\0") and b"resourceVersion" not in found.kvs[0].value
+        await etcd.put(b"/registry/configmaps/default/c", b"garbage")
+    with pytest.raises(errors.InternalError, match="the store's bytes at /registry/configmaps/default/c"):
+        await client.get(core.ConfigMap, "c", namespace="default")
+    assert (await client.create(config_map("d"))).metadata.uid
 
 
 async def test_what_the_request_itself_gets_wrong_is_told(client: Client) -> None:
