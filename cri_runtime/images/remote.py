@@ -229,9 +229,7 @@ class Remote:
                 who = f"user {self.endpoint.auth.username}" if self.endpoint.auth.username else "an anonymous user"
                 return RegistryDenied(self.host, f"{what}: {place} does not let {who} do that{said}; log in as another")
             case 404:
-                return NotInRegistry(
-                    self.host, f"{what}: {place} does not have it{said}; check the name, or push it first"
-                )
+                return NotInRegistry(self.host, f"{what}: not found in registry {self.host}{said}; check the name")
             case status if status in _RETRIED:
                 return RegistryUnavailable(self.host, f"{what}: registry {self.host} answers {status}{said}; try later")
             case status:
