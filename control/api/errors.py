@@ -60,7 +60,7 @@ class ApiError(Exception):
         self.details = details or Details()
 
     def __init_subclass__(cls) -> None:
-        ApiError.subclasses[cls.reason] = cls
+        ApiError.subclasses.setdefault(cls.reason, cls)
 
 
 class BadRequest(ApiError):

@@ -1,7 +1,7 @@
 """Log, Exec, Attach and PortForward: found by the pod's node, relayed to its kubelet, unread, over mutual TLS."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -40,14 +40,14 @@ class NodeRelay:
 
     async def exec(
         self, first: stream.ExecRequest, rest: AsyncIterator[stream.ExecRequest]
-    ) -> AsyncIterator[stream.StreamResponse]:
+    ) -> AsyncGenerator[stream.StreamResponse, None]:
         """Both directions of a command."""
         async for message in self._interactive(lambda stub: stub.Exec, first, rest):
             yield message
 
     async def attach(
         self, first: stream.AttachRequest, rest: AsyncIterator[stream.AttachRequest]
-    ) -> AsyncIterator[stream.StreamResponse]:
+    ) -> AsyncGenerator[stream.StreamResponse, None]:
         """Both directions of a container's first process."""
         async for message in self._interactive(lambda stub: stub.Attach, first, rest):
             yield message
@@ -59,6 +59,11 @@ class NodeRelay:
         pod, stub = await self._reach(first.start.namespace, first.start.pod)
         async for message in _both(pod, stub.PortForward(), first, rest):
             yield message
+
+    async def check(self, namespace: str, name: str, container: str) -> None:
+        """Raise what a stream to this container would fail with at once: no such pod, container or node."""
+        pod, _ = await self._reach(namespace, name)
+        _container(pod, container)
 
     async def _interactive(
         self, method: Callable[[NodeStub], Any], first: Any, rest: AsyncIterator[Any]

@@ -16,6 +16,8 @@ SUBRESOURCES: dict[str, tuple[tuple[str, str, str] | None, list[str]]] = {
     "binding": (("", "v1", "Binding"), ["create"]),
     "eviction": (("policy", "v1", "Eviction"), ["create"]),
     "log": (None, ["get"]),
+    "exec": (("", "v1", "PodExecOptions"), ["create", "get"]),
+    "attach": (("", "v1", "PodAttachOptions"), ["create", "get"]),
 }
 
 

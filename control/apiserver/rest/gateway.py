@@ -20,13 +20,14 @@ from control.apiserver.relay import NodeRelay
 from control.apiserver.rest import answers, bodies, discovery, openapi, paths
 from control.apiserver.rest.negotiation import PROTOBUF, Form, negotiate, wants_aggregated
 from control.apiserver.rest.paths import Target
+from control.apiserver.rest.streams import stream_channels
 from control.apiserver.rest.watching import Renderer, stream_events
 from control.apiserver.service import KUBERNETES
 from protos.k8s import core_v1_pb2 as core
 from protos.k8s import policy_v1_pb2 as policy
 from protos.k8s.autoscaling_v1_pb2 import Scale
 from protos.k8s.meta_v1_pb2 import DeleteOptions as DeleteOptionsMessage
-from protos.knarr.stream_pb2 import ContainerRef, LogRequest
+from protos.knarr import stream_pb2 as stream
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ ROUTES: dict[tuple[str, str], tuple[str, str]] = {
     ("POST", "binding"): ("create", "_bind"),
     ("POST", "eviction"): ("create", "_evict"),
     ("GET", "log"): ("get", "_log"),
+    ("GET", "exec"): ("create", "_exec"),
+    ("GET", "attach"): ("create", "_attach"),
 }
 
 
@@ -264,6 +267,19 @@ class Gateway:
         await pods.evict(self._registry, target.namespace, target.name, _options(eviction.deleteOptions), user)
         return answers.success(target.kind, target.name, code=201)
 
+    async def _exec(self, request: web.Request, target: Target, user: User) -> web.WebSocketResponse:
+        container = _container_ref(request, target)
+        start = stream.ExecStart(target=container, command=request.query.getall("command", []), **_wanted(request))
+        await self._relay.check(target.namespace, target.name, container.container)
+        first = stream.ExecRequest(start=start)
+        return await stream_channels(request, stream.ExecRequest, lambda rest: self._relay.exec(first, rest))
+
+    async def _attach(self, request: web.Request, target: Target, user: User) -> web.WebSocketResponse:
+        container = _container_ref(request, target)
+        await self._relay.check(target.namespace, target.name, container.container)
+        first = stream.AttachRequest(start=stream.AttachStart(target=container, **_wanted(request)))
+        return await stream_channels(request, stream.AttachRequest, lambda rest: self._relay.attach(first, rest))
+
     async def _log(self, request: web.Request, target: Target, user: User) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         async for chunk in self._relay.log(_log_request(request, target)):
@@ -415,17 +431,27 @@ def _options(message: DeleteOptionsMessage) -> DeleteOptions:
     )
 
 
-def _log_request(request: web.Request, target: Target) -> LogRequest:
+def _flag(request: web.Request, name: str) -> bool:
+    return request.query.get(name, "") in ("true", "1")
+
+
+def _container_ref(request: web.Request, target: Target) -> stream.ContainerRef:
+    container = request.query.get("container", "")
+    return stream.ContainerRef(namespace=target.namespace, pod=target.name, container=container)
+
+
+def _wanted(request: web.Request) -> dict[str, bool]:
+    """Which streams an exec or attach opens."""
+    return {name: _flag(request, name) for name in ("stdin", "stdout", "stderr", "tty")}
+
+
+def _log_request(request: web.Request, target: Target) -> stream.LogRequest:
     query = request.query
-
-    def flag(name: str) -> bool:
-        return query.get(name, "") in ("true", "1")
-
-    wanted = LogRequest(
-        target=ContainerRef(namespace=target.namespace, pod=target.name, container=query.get("container", "")),
-        follow=flag("follow"),
-        previous=flag("previous"),
-        timestamps=flag("timestamps"),
+    wanted = stream.LogRequest(
+        target=_container_ref(request, target),
+        follow=_flag(request, "follow"),
+        previous=_flag(request, "previous"),
+        timestamps=_flag(request, "timestamps"),
         since_seconds=_number(request, "sinceSeconds"),
         limit_bytes=_number(request, "limitBytes"),
     )

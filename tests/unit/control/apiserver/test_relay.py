@@ -1,8 +1,10 @@
 """Logs, exec and port-forward: relayed to the pod's node over mutual TLS, both ways."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 
@@ -46,7 +48,7 @@ def store_kind() -> str:
 
 
 @pytest.fixture
-async def cluster(store: Any, authority: Any, make_server: Any) -> AsyncIterator[Client]:
+async def cluster(store: Any, authority: Any, make_server: Any, free_port: int) -> AsyncIterator[Client]:
     """An apiserver, a kubelet on node n1, and pod web on it."""
     kubelet = new_server()
     node_pb2_grpc.add_NodeServicer_to_server(Kubelet(), kubelet)
@@ -54,7 +56,7 @@ async def cluster(store: Any, authority: Any, make_server: Any) -> AsyncIterator
     port = kubelet.add_secure_port("127.0.0.1:0", tls.server_credentials())
     await kubelet.start()
     admin = authority.issue("kube-apiserver", "system:masters")
-    server = make_server(store.url, None, admin)
+    server = make_server(store.url, None, admin, rest_listen=f"127.0.0.1:{free_port}")
     await server.start()
     async with Client(server.address) as client:
         node = core.Node()
@@ -138,3 +140,30 @@ async def test_port_forward_carries_a_connection(cluster: Client) -> None:
         assert (await call.read()).data == data[::-1]
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
+
+
+def status(message: bytes) -> dict[str, Any]:
+    assert message[0] == 3
+    found: dict[str, Any] = json.loads(message[1:])
+    return found
+
+
+async def test_exec_over_websocket_speaks_kubernetes_channels(cluster: Client, free_port: int) -> None:
+    path = "/api/v1/namespaces/default/pods/web/exec?command=echo&command=hi&stdin=true&stdout=true"
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{free_port}") as http:
+        async with http.ws_connect(path, protocols=("v5.channel.k8s.io",)) as socket:
+            assert socket.protocol == "v5.channel.k8s.io"
+            assert await socket.receive_bytes() == b"\x01echo hi"
+            await socket.send_bytes(b'\x04{"Width":80,"Height":24}')
+            await socket.send_bytes(b"\x00abc")
+            assert await socket.receive_bytes() == b"\x01ABC"
+            await socket.send_bytes(b"\xff\x00")
+            ended = status(await socket.receive_bytes())
+            assert (ended["reason"], ended["details"]["causes"][0]["message"]) == ("NonZeroExitCode", "3")
+            closed = await socket.receive()
+            assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1000)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await http.ws_connect(f"{path}&container=nope", protocols=("v5.channel.k8s.io",))
+        assert caught.value.status == 400
+        async with http.get(path) as response:
+            assert response.status == 400 and "upgrade to a WebSocket" in (await response.json())["message"]
