@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protos.serving import TLS, add_flags, configure_logging, run
 from raftstore import limits
-from raftstore.config import Config, split_urls
+from raftstore.config import Config, OneSidedTLS, split_urls
 from raftstore.server.serve import serve
 
 
@@ -102,7 +102,6 @@ def config_from(flags: argparse.Namespace) -> Config:
         max_txn_ops=flags.max_txn_ops,
         watch_progress_notify_interval_s=flags.watch_progress_notify_interval,
         tls=_tls(flags),
-        require_client_certificate=flags.client_cert_auth,
     )
 
 
@@ -112,7 +111,7 @@ def _tls(flags: argparse.Namespace) -> TLS | None:
         return None
     if not all(files):
         raise ValueError("--cert-file, --key-file and --trusted-ca-file go together")
-    return TLS(*files)
+    return TLS(*files) if flags.client_cert_auth else OneSidedTLS(*files)
 
 
 def _duration_s(text: str) -> float:

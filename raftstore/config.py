@@ -1,13 +1,22 @@
-"""What a member is started with, checked and with its identity derived. Pure but for reading nothing."""
+"""What a member is started with, checked, and the identity that follows from it."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grpc
+
 from protos.serving import TLS
 from raftstore import limits
+
+
+class OneSidedTLS(TLS):
+    """The server shows its certificate and asks clients for none."""
+
+    def server_credentials(self, require_client: bool = False) -> grpc.ServerCredentials:
+        """See TLS."""
+        return super().server_credentials(require_client)
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,6 @@ class Config:
     max_txn_ops: int = limits.TXN_OPS_MAX
     watch_progress_notify_interval_s: float = limits.PROGRESS_INTERVAL_S
     tls: TLS | None = None
-    require_client_certificate: bool = False
 
     def check(self) -> None:
         """Raise ValueError, naming the flag, for settings that cannot work."""
@@ -44,11 +52,21 @@ class Config:
             )
         if self.election_timeout_ms < 5 * self.heartbeat_interval_ms:
             raise ValueError("--election-timeout must be at least five times --heartbeat-interval")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
         schemes = {check_url(url, "--listen-client-urls") for url in self.listen_client_urls}
         if "https" in schemes and self.tls is None:
             raise ValueError(
                 "--listen-client-urls has an https URL: give --cert-file, --key-file and --trusted-ca-file"
             )
+
+        if self.tls is not None:
+            for path in (self.tls.cert, self.tls.key, self.tls.ca):
+                try:
+                    path.read_bytes()
+                except OSError as err:
+                    raise ValueError(f"cannot read {path}: {err.strerror}") from err
 
     def members(self) -> dict[str, list[str]]:
         """Peer URLs by member name, from ``initial_cluster``; just this member when that is empty."""
@@ -98,11 +116,6 @@ def check_url(url: str, flag: str) -> str:
 def split_urls(text: str) -> tuple[str, ...]:
     """A comma-separated flag value."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def urls_or(urls: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """``urls``, or ``default`` where none are given."""
-    return tuple(urls or default)
 
 
 def _hash64(text: str) -> int:

@@ -1,12 +1,14 @@
 """The gRPC server of a member: every etcd service on the client URLs."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 import grpc
 
 from protos.etcd import election_pb2_grpc, lock_pb2_grpc, rpc_pb2_grpc
-from protos.serving import new_server, running, unimplemented
+from protos.serving import AddressInUse, new_server, running, unimplemented
 from raftstore.config import Config
 from raftstore.limits import RECEIVE_OVERHEAD_BYTES
 from raftstore.member import Member, open_member
@@ -45,6 +47,8 @@ async def serve(config: Config) -> None:
     Raises ValueError for settings that cannot work, StorageError for files that cannot be used, AddressInUse.
     """
     config.check()
+    for url in config.listen_client_urls:
+        _check_free(url)
     async with AsyncExitStack() as stack:
         member = await stack.enter_async_context(open_member(config))
         server = client_server(member)
@@ -52,6 +56,18 @@ async def serve(config: Config) -> None:
         plain = [url for url in config.listen_client_urls if not url.startswith("https:")]
         await stack.enter_async_context(running(server, secure, config.tls, SERVICES, insecure=plain))
         await asyncio.Event().wait()
+
+
+def _check_free(url: str) -> None:
+    """Raise AddressInUse now, before the data directory is touched, rather than when gRPC binds the address."""
+    parts = urlsplit(url)
+    family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((parts.hostname or "", parts.port or 0))
+        except OSError as err:
+            raise AddressInUse(f"cannot listen on {url}: {err.strerror}; stop what holds it or choose another") from err
 
 
 def client_server(member: Member) -> grpc.aio.Server:

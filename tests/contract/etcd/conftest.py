@@ -59,9 +59,10 @@ class ServerProcess:
         return self.process.wait(timeout=20)
 
 
-def knarr(directory: Path, *flags: str) -> ServerProcess:
+def knarr(directory: Path, *flags: str, extra_client_url: str = "") -> ServerProcess:
     def command(url: str, peer: str) -> list[str]:
-        urls = ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
+        listen = f"{url},{extra_client_url}".rstrip(",")
+        urls = ["--listen-client-urls", listen, "--advertise-client-urls", url, "--listen-peer-urls", peer]
         return [sys.executable, "-m", "raftstore", "--data-dir", str(directory / "data"), *urls, *flags]
 
     return ServerProcess(command, directory / "knarr.log")
@@ -85,8 +86,8 @@ def start_knarr(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Start our store on this test's directory, with flags; killed afterwards."""
     started: list[ServerProcess] = []
 
-    def start(*flags: str) -> ServerProcess:
-        started.append(knarr(tmp_path, *flags))
+    def start(*flags: str, extra_client_url: str = "") -> ServerProcess:
+        started.append(knarr(tmp_path, *flags, extra_client_url=extra_client_url))
         return started[-1]
 
     yield start
