@@ -56,9 +56,11 @@ class Cgroups(Protocol):
     version: str
     """"v2", "v1" or "hybrid"."""
 
-    def create(self, path: str, limits: Limits) -> list[str]:
-        """Make the cgroup and what is missing above it, with ``limits``. Returns the ancestors it had to make,
-        outermost first. Raises CgroupError, having left nothing behind."""
+    def missing_ancestors(self, path: str) -> list[str]:
+        """Which cgroups above ``path`` :meth:`create` would have to make, outermost first."""
+
+    def create(self, path: str, limits: Limits) -> None:
+        """Make the cgroup and what is missing above it, with ``limits``. Raises CgroupError; ancestors may remain."""
 
     def apply(self, path: str, limits: Limits) -> None:
         """Change limits, all or nothing. Raises CgroupError."""

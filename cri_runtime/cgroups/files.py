@@ -53,18 +53,10 @@ def write_all(writes: list[tuple[Path, str]], read_old: Callable[[Path], str] = 
         raise
 
 
-def make_missing(top: Path, path: str) -> list[str]:
-    """Make ``path`` below ``top``; returns which were missing, outermost first. Raises OSError."""
-    made: list[str] = []
-    walked = ""
-    for name in path.strip("/").split("/"):
-        walked += f"/{name}"
-        try:
-            (top / walked[1:]).mkdir()
-            made.append(walked)
-        except FileExistsError:
-            pass
-    return made
+def ancestors(path: str) -> list[str]:
+    """The cgroups above ``path``, outermost first, without the root."""
+    names = path.strip("/").split("/")
+    return ["/" + "/".join(names[:length]) for length in range(1, len(names))]
 
 
 def remove_tree(directory: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cri_runtime.cgroups.base import CgroupError, Join, Usage
 from cri_runtime.cgroups.files import (
-    make_missing,
+    ancestors,
     read,
     read_int,
     read_table,
@@ -34,21 +34,24 @@ class V1:
         self._unified = unified
         self.version = "hybrid" if unified else "v1"
 
-    def create(self, path: str, limits: Limits) -> list[str]:
+    def missing_ancestors(self, path: str) -> list[str]:
         """See the protocol."""
-        made: set[str] = set()
+        tops = [*self._tops.values(), *([self._unified] if self._unified else [])]
+        return [above for above in ancestors(path) if not any((top / above[1:]).exists() for top in tops)]
+
+    def create(self, path: str, limits: Limits) -> None:
+        """See the protocol."""
         try:
             for controller in self._wanted(limits):
-                made.update(make_missing(self._tops[controller], path))
+                self._dir(controller, path).mkdir(parents=True, exist_ok=True)
                 if controller == "cpuset":
                     self._seed_cpuset(path)
             if self._unified:
-                made.update(make_missing(self._unified, path))
+                (self._unified / path.strip("/")).mkdir(parents=True, exist_ok=True)
             self._write(path, limits, fresh=True)
         except OSError as err:
             self.remove(path)
             raise err if isinstance(err, CgroupError) else CgroupError(*err.args) from err
-        return sorted(ancestor for ancestor in made if ancestor != path)
 
     def apply(self, path: str, limits: Limits) -> None:
         """See the protocol."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from cri_runtime.cgroups.base import CgroupError, Join, Usage
 from cri_runtime.cgroups.devices import restrict
 from cri_runtime.cgroups.files import (
-    make_missing,
+    ancestors,
     read,
     read_int,
     read_table,
@@ -27,16 +27,19 @@ class V2:
     def __init__(self, top: Path) -> None:
         self._top = top
 
-    def create(self, path: str, limits: Limits) -> list[str]:
+    def missing_ancestors(self, path: str) -> list[str]:
+        """See the protocol."""
+        return [above for above in ancestors(path) if not self._dir(above).exists()]
+
+    def create(self, path: str, limits: Limits) -> None:
         """See the protocol."""
         try:
-            made = make_missing(self._top, path)
+            self._dir(path).mkdir(parents=True, exist_ok=True)
             self._delegate(path)
             self.apply(path, limits)
         except OSError as err:
             self.remove(path)
             raise err if isinstance(err, CgroupError) else CgroupError(*err.args) from err
-        return [ancestor for ancestor in made if ancestor != path]
 
     def apply(self, path: str, limits: Limits) -> None:
         """See the protocol."""

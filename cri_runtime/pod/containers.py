@@ -87,10 +87,11 @@ class Containers:
         )
         await self._world.records.save(record)  # before the cgroup: whatever exists is found by its record
         limits = replace(spec.limits_of(config.linux.resources), devices=spec.device_rules(config, document["devices"]))
-        made = self._world.cgroups.create(record.cgroup, limits)
+        missing = self._world.cgroups.missing_ancestors(record.cgroup)
+        if missing:
+            await self._remember_ancestors(sandbox, missing)
+        self._world.cgroups.create(record.cgroup, limits)
         document["cgroup"]["tasks"] = self._world.cgroups.join(record.cgroup).tasks
-        if made:
-            await self._remember_ancestors(sandbox, made)
         _write_spec(home, document)
         return record
 

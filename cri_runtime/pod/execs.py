@@ -21,7 +21,9 @@ from cri_runtime.pod.world import Container, Sandbox, World
 from cri_runtime.shim.supervisor import NETNS
 
 OUTPUT_MAX = 16 << 20
-"""Bytes ExecSync returns of each stream; the rest is read and dropped."""
+"""Bytes ExecSync keeps of each stream; the rest is read and dropped."""
+ANSWER_MAX = OUTPUT_MAX - 4096
+"""Bytes of both together in an answer: CRI's clients refuse messages above 16 MiB."""
 CHUNK_BYTES = 64 << 10
 KILLED = 128 + signal.SIGKILL
 
@@ -65,6 +67,12 @@ class Collector:
         return bytes(self._kept)
 
 
+def fit(stdout: bytes, stderr: bytes) -> tuple[bytes, bytes]:
+    """Pure: cut both so that they fit into one answer; stderr yields down to half of it."""
+    stderr = stderr[: max(ANSWER_MAX - len(stdout), ANSWER_MAX // 2)]
+    return stdout[: ANSWER_MAX - len(stderr)], stderr
+
+
 class Execs:
     """Commands in running containers."""
 
@@ -102,7 +110,7 @@ class Execs:
         finally:
             process.forget()
             stdout, stderr = (output.finish() for output in outputs)
-        return Result(stdout, stderr, code)
+        return Result(*fit(stdout, stderr), code)
 
     def require_running(self, name: str) -> Container:
         """Raises NotFound, WrongState."""

@@ -34,6 +34,7 @@ def begin_child() -> None:
         signal.signal(number, signal.SIG_DFL)
     process.prctl(PR_SET_DUMPABLE, 0)
     os.setsid()
+    os.umask(0)
 
 
 def join_cgroup(tasks: list) -> None:

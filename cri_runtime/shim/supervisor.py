@@ -4,7 +4,6 @@ It serves the daemon over a connection it was born with and, when that is gone, 
 state directory. Exits are on disk before anyone is told.
 """
 
-import gc
 import os
 import signal
 import socket
@@ -24,11 +23,12 @@ from cri_runtime.linux.constants import (
     MS_REC,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
 )
 from cri_runtime.linux.mount import mount, pivot_root, umount2
 from cri_runtime.linux.namespace import clone3, sethostname, unshare
 from cri_runtime.linux.process import close_range, prctl, set_name
-from cri_runtime.shim import messages
+from cri_runtime.shim import messages, pause
 from cri_runtime.shim.container import Container
 from cri_runtime.shim.loop import Channel, Loop
 from cri_runtime.shim.stages import Failure, Steps
@@ -100,14 +100,15 @@ class Supervisor:
     def _make_pod_init(self) -> None:
         """Process 1 of a pod whose containers share processes: it reaps orphans and does nothing else.
 
-        It stays undumpable and keeps its capabilities, so no container may look into it; its root is empty.
+        It keeps its capabilities, so no container with less may look into it; there is little to see: its program is
+        nine bytes of code, its root is empty.
         """
-        ready, told = os.pipe()
+        ready, told = os.pipe2(os.O_CLOEXEC)
         pid, pidfd = clone3(CLONE_NEWPID | CLONE_NEWNS)
         if pid == 0:
             _be_pod_init(f"{self._pod['state']}/empty", told)
         os.close(told)
-        os.read(ready, 1)
+        os.read(ready, 1)  # it ends with exec
         os.close(ready)
         self._pod_init = pid
         self._pod_pid_namespace = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -373,13 +374,10 @@ def _be_pod_init(root: str, told: int) -> None:
         pivot_root(".", ".")
         umount2(".", MNT_DETACH)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-        os.dup2(told, 0)
-        close_range(1)
-        gc.disable()
-        os.write(0, b"1")
-        os.close(0)
-        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a pod ends with its supervisor
-        while True:
-            signal.pause()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a pod ends with its supervisor
+        os.dup2(told, 0, inheritable=False)
+        os.dup2(pause.FD, 1, inheritable=False)
+        close_range(2)
+        os.execve(1, ["pause"], {})
     finally:
         os._exit(1)

@@ -58,6 +58,35 @@ def missing() -> str:
     return ", ".join(absent)
 
 
+def runtime_class(knarrs: type[Any]) -> type[Any]:
+    """The contract suite's ``Runtime``, on containerd: the same short forms, another daemon."""
+
+    class ContainerdRuntime(knarrs):
+        name = "containerd"
+
+        def start(self) -> None:
+            self.daemon = containerd(self.base / "containerd", self.tag)
+            self.listen = self.daemon.__enter__()
+            self.connect()
+
+        def make_image(self) -> None:
+            programs = tuple(self.programs)
+            import_images(self.base / "containerd", programs, "docker.io/library/contract:1")
+
+        def traces(self) -> dict[str, list[str]]:
+            return {"veths": super().traces()["veths"]}
+
+        def close(self) -> None:
+            self.channel.close()
+            self.daemon.__exit__(None, None, None)
+            for cgroup in sorted(Path("/sys/fs/cgroup").rglob(self.tag), reverse=True):
+                cgroup.rmdir()
+            self.cgroup.rmdir()
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    return ContainerdRuntime
+
+
 @contextmanager
 def containerd(directory: Path, bridge: str = f"kc{os.getpid() % 100000}") -> Iterator[str]:
     """A running containerd with PAUSE_IMAGE and TEST_IMAGE; yields its CRI endpoint."""
@@ -141,9 +170,9 @@ def remove_pods(endpoint: str) -> None:
             print(f"cannot remove the pods of {endpoint}: {err}")
 
 
-def import_images(directory: Path) -> None:
-    """Load both images into containerd's store."""
-    write_archive(directory / "images.tar", layer_of(PROGRAMS))
+def import_images(directory: Path, programs: tuple[str, ...] = PROGRAMS, tools: str = TEST_IMAGE) -> None:
+    """Load both images into containerd's store; the one with ``programs`` gets the name ``tools``."""
+    write_archive(directory / "images.tar", layer_of(programs), tools)
     ctr = ["ctr", "--address", str(directory / "c.sock"), "--namespace", "k8s.io"]
     subprocess.run([*ctr, "images", "import", str(directory / "images.tar")], check=True, capture_output=True)
 
@@ -180,10 +209,21 @@ def closure(programs: tuple[str, ...]) -> dict[str, Path]:
         listed = subprocess.run(["ldd", found], capture_output=True, text=True).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             files[library.lstrip("/")] = Path(library).resolve()
+    if "python3" in programs:
+        files |= standard_library()
     return files
 
 
-def write_archive(path: Path, layer: bytes) -> None:
+def standard_library() -> dict[str, Path]:
+    """What the machine's own python3 imports at its start, where it looks for it."""
+    script = "import sys; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)), sep='\\n')"
+    listed = subprocess.run(
+        ["python3", "-c", f"import encodings.idna, collections.abc, os; {script}"], stdout=-1, text=True
+    )
+    return {path.lstrip("/"): Path(path).resolve() for path in listed.stdout.split()}
+
+
+def write_archive(path: Path, layer: bytes, tools: str = TEST_IMAGE) -> None:
     """An OCI archive with both images on the one layer."""
     blobs: dict[str, bytes] = {}
 
@@ -195,7 +235,7 @@ def write_archive(path: Path, layer: bytes) -> None:
     packed = blob(gzip.compress(layer, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")
     diff_id = f"sha256:{hashlib.sha256(layer).hexdigest()}"
     manifests = []
-    for name, command in ((PAUSE_IMAGE, ["/bin/sleep", "infinity"]), (TEST_IMAGE, ["/bin/sh"])):
+    for name, command in ((PAUSE_IMAGE, ["/bin/sleep", "infinity"]), (tools, ["/bin/sh"])):
         config = {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
             "os": "linux",
