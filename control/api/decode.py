@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf import message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
 from control.api.fields import Field, Fields, fields_of
@@ -220,6 +220,4 @@ def _join(path: str, key: str) -> str:
 
 def class_of(full_name: str) -> type[Any]:
     """The class of a message by full name; KeyError when this program does not know it."""
-    from google.protobuf import descriptor_pool
-
     return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))

@@ -1,6 +1,7 @@
 """Manifests: YAML or JSON text to objects and back, refusing duplicate keys and naming lines and documents."""
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -8,7 +9,7 @@ from google.protobuf.message import Message
 
 from control.api.decode import DecodeError, from_json
 from control.api.encode import to_json
-from control.api.scalars import JSON, describe
+from control.api.scalars import JSON
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -34,8 +35,6 @@ def _plain(resolvers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _use_plain_resolvers() -> None:
-    import re
-
     Loader.yaml_implicit_resolvers = {key: _plain(value) for key, value in _Base.yaml_implicit_resolvers.items()}
     decimal = re.compile(r"[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+")
     Loader.add_implicit_resolver(INTEGER, re.compile(f"^(?:{decimal.pattern})$"), list("-+0123456789"))
@@ -102,6 +101,3 @@ def to_yaml(message: Message | dict[str, JSON]) -> str:
     data = to_json(message) if isinstance(message, Message) else message
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
     return text
-
-
-__all__ = ["describe", "from_yaml_documents", "parse_json", "to_yaml", "yaml_documents"]

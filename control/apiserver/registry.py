@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from control.api import defaults, errors, meta, times
-from control.api.kinds import Kind, by_kind, by_name
+from control.api.kinds import Kind, UnknownKind, by_kind, by_message, by_name
 from control.api.scalars import JSON
 from control.api.validation import validate, validate_update
 from control.apiserver import admission, deletion, patching, scale, strategy
@@ -306,8 +306,6 @@ def _settle_namespace(kind: Kind, obj: Any, namespace: str) -> None:
 
 
 def _kind_of(obj: Any) -> Kind:
-    from control.api.kinds import UnknownKind, by_message
-
     try:
         return by_message(obj)
     except UnknownKind as err:

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
+from control.api.errors import Unavailable
 from control.api.kinds import by_message
 from control.client.config import read_target
 from control.client.wire import to_api_error
@@ -317,7 +318,7 @@ class Client:
         except grpc.aio.AioRpcError as err:
             raise to_api_error(err, self.server) from err
         except grpc.aio.UsageError as err:
-            raise to_closed(self.server) from err
+            raise Unavailable(f"the client of {self.server} is closed") from err
 
     async def _stream(self, call: Any) -> AsyncIterator[Any]:
         try:
@@ -327,13 +328,6 @@ class Client:
             raise to_api_error(err, self.server) from err
         finally:
             call.cancel()
-
-
-def to_closed(server: str) -> Exception:
-    """What a call on a closed client raises."""
-    from control.api.errors import Unavailable
-
-    return Unavailable(f"the client of {server} is closed")
 
 
 def _type(cls: type[Message]) -> pb.TypeRef:

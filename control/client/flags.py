@@ -21,7 +21,5 @@ def client_tls(args: argparse.Namespace) -> TLS | None:
     if not any(files):
         return None
     if not all(files):
-        raise SystemExit(
-            "error: --client-certificate, --client-key and --certificate-authority are needed together"
-        )
+        raise SystemExit("error: --client-certificate, --client-key and --certificate-authority are needed together")
     return TLS(*files)
