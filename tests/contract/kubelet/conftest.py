@@ -237,6 +237,8 @@ async def runtime(request: pytest.FixtureRequest, workdir: Path, image_tar: Path
         if process.process is not None and process.process.poll() is None:
             await _sweep(process)
         process.kill(signal.SIGTERM)
+        if process.name == "cri_runtime":
+            _spawn([*process.command, "--teardown"], process.log_path).wait(15)
 
 
 # -- the control plane -------------------------------------------------------------------------------------------
