@@ -228,9 +228,7 @@ async def test_a_hostile_layer_is_refused(lab: Lab, store: ImageStore, tar: Make
 
 
 async def test_errors_name_image_and_registry(lab: Lab) -> None:
-    with pytest.raises(
-        NotInRegistry, match=rf"{lab.address}/nosuch:v1: not found.*MANIFEST_UNKNOWN"
-    ):
+    with pytest.raises(NotInRegistry, match=rf"{lab.address}/nosuch:v1: not found.*MANIFEST_UNKNOWN"):
         await lab.puller.pull(f"{lab.address}/nosuch:v1")
     with pytest.raises(RegistryUnavailable, match=r"registry 127\.0\.0\.1:1 does not answer"):
         await lab.puller.pull("127.0.0.1:1/x")
