@@ -130,10 +130,12 @@ def scale_and_look(stage: Stage) -> None:
     stage.ctl("get", "nodes,rc,services,pods")
     for what in ("nodes", "rc/kubia", "service/kubia-http"):
         stage.ctl("describe", what)
-    pod = _name(sorted(_objects(stage, "pods", "-l", "run=kubia"), key=_name)[0])
+    found = sorted(_objects(stage, "pods", "-l", "run=kubia"), key=_name)[0]
+    pod = _name(found)
     stage.ctl("describe", "pod", pod, lines=60)
     stage.ctl("cri", "pods")
     stage.ctl("cri", "ps")
+    hit(found["status"]["podIP"], PORT)
     expect("Received request" in stage.ctl("logs", pod, "--tail=3"), f"the log of {pod} has no request in it")
     _terminal(stage, pod)
 
