@@ -5,8 +5,8 @@ import contextlib
 import datetime
 import ipaddress
 import shutil
-import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from control.apiserver.main import Options, serve_options
 from control.client import Client
 from protos.serving import TLS
+from raftstore.client import Client as Etcd
 
 
 def free_port() -> int:
@@ -67,20 +68,27 @@ class Store:
         self.kind, self.data = kind, data
         self.client, self.peer = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.client}"
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         if self.kind == "etcd" and shutil.which("etcd") is None:
             pytest.skip("etcd is not installed (Debian package etcd-server)")
+        if self._process is not None and self._process.poll() is None:
+            return
         command = store_command(self.kind, self.data, self.client, self.peer)
-        log = (self.data.parent / f"{self.data.name}.log").open("ab")
-        self._process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-        log.close()
+        with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
-    async def stop(self, number: int = signal.SIGKILL) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-            await self._process.wait()
+    def stop(self) -> None:
+        """SIGKILL: a store must stand that."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def wipe(self) -> None:
+        """Delete every key, once the store answers."""
+        async with Etcd([self.url]) as etcd:
+            await etcd.delete_range(b"\0", b"\0")
 
 
 class Server:
@@ -122,12 +130,22 @@ def store_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-async def store(store_kind: str, workdir: Path) -> AsyncIterator[Store]:
-    found = Store(store_kind, Path(tempfile.mkdtemp(dir=workdir)) / "data")
-    await found.start()
+@pytest.fixture(scope="session")
+def stores(workdir: Path) -> Iterator[dict[str, Store]]:
+    """One store of each kind for the whole session, started on first use."""
+    found = {kind: Store(kind, workdir / kind) for kind in ("etcd", "raftstore")}
     yield found
-    await found.stop()
+    for each in found.values():
+        each.stop()
+
+
+@pytest.fixture
+async def store(store_kind: str, stores: dict[str, Store]) -> Store:
+    """A running store without keys."""
+    found = stores[store_kind]
+    found.start()
+    await found.wipe()
+    return found
 
 
 @pytest.fixture

@@ -349,3 +349,23 @@ async def test_the_server_tells_its_kinds_and_version(client: Client) -> None:
         )
     )
     assert isinstance(made, apps.Deployment) and made.spec.strategy.rollingUpdate.maxSurge.strVal == "25%"
+
+
+async def test_events_live_for_an_hour(client: Client, store: Any) -> None:
+    event = from_json(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "e", "namespace": "default"},
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "web"},
+            "type": "Normal",
+            "reason": "Tested",
+        }
+    )
+    await client.create(event)
+    found = await client.list(core.Event, field_selector="involvedObject.name=web,reason=Tested")
+    assert len(found.items) == 1
+    async with Etcd([store.url]) as etcd:
+        stored = (await etcd.range(b"/registry/events/default/e")).kvs[0]
+        lease = await etcd.lease_time_to_live(stored.lease)
+    assert 3500 < lease.TTL <= 3700
