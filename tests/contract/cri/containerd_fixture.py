@@ -23,7 +23,7 @@ from typing import Any
 
 PAUSE_IMAGE = "knarr.test/pause:1"
 TEST_IMAGE = "knarr.test/tools:1"
-PROGRAMS = ("sh", "sleep", "cat", "echo", "true", "false", "head", "env", "ls", "id", "touch", "stat", "hostname", "nc")
+PROGRAMS = ("sh", "sleep", "cat", "echo", "true", "false", "head", "env", "ls", "id", "touch", "stat", "python3")
 START_TIMEOUT_S = 30
 
 CONFIG = """
@@ -58,8 +58,11 @@ def missing() -> str:
     return ", ".join(absent)
 
 
-def runtime_class(knarrs: type[Any]) -> type[Any]:
-    """The contract suite's ``Runtime``, on containerd: the same short forms, another daemon."""
+def runtime_class(knarrs: type[Any], programs: tuple[str, ...], image: str) -> type[Any]:
+    """The contract suite's ``Runtime``, on containerd: the same short forms, another daemon.
+
+    ``programs`` and ``image`` are the suite's: what its image holds, and its full name.
+    """
 
     class ContainerdRuntime(knarrs):
         name = "containerd"
@@ -70,8 +73,7 @@ def runtime_class(knarrs: type[Any]) -> type[Any]:
             self.connect()
 
         def make_image(self) -> None:
-            programs = tuple(self.programs)
-            import_images(self.base / "containerd", programs, "docker.io/library/contract:1")
+            import_images(self.base / "containerd", programs, image)
 
         def traces(self) -> dict[str, list[str]]:
             return {"veths": super().traces()["veths"]}
@@ -188,7 +190,10 @@ def layer_of(programs: tuple[str, ...]) -> bytes:
         for name, text in (("passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("group", "root:x:0:\n")):
             add_file(tar, f"etc/{name}", text.encode(), 0o644)
         for path, source in sorted(closure(programs).items()):
-            add_file(tar, path, source.read_bytes(), 0o755)
+            if path == "bin/python3":
+                add_link(tar, path, source)
+            else:
+                add_file(tar, path, source.read_bytes(), 0o755)
     return out.getvalue()
 
 
@@ -198,29 +203,36 @@ def add_file(tar: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
+def add_link(tar: tarfile.TarFile, name: str, target: Path) -> None:
+    """python3 finds its library from its real place."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, str(target)
+    tar.addfile(member)
+
+
 def closure(programs: tuple[str, ...]) -> dict[str, Path]:
     """Path in the image to file here, for programs and all that the dynamic linker would load for them."""
-    files = {}
-    for name in programs:
-        found = shutil.which(name)
-        if found is None:
-            continue
-        files[f"bin/{name}"] = Path(found).resolve()
-        listed = subprocess.run(["ldd", found], capture_output=True, text=True).stdout
+    found = {name: Path(path).resolve() for name in programs if (path := shutil.which(name))}
+    files: dict[str, Path] = {}
+    if "python3" in found:
+        found["python3"], files = standard_library()
+    for name, program in found.items():
+        files[f"bin/{name}"] = program
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             files[library.lstrip("/")] = Path(library).resolve()
-    if "python3" in programs:
-        files |= standard_library()
     return files
 
 
-def standard_library() -> dict[str, Path]:
-    """What the machine's own python3 imports at its start, where it looks for it."""
-    script = "import sys; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)), sep='\\n')"
-    listed = subprocess.run(
-        ["python3", "-c", f"import encodings.idna, collections.abc, os; {script}"], stdout=-1, text=True
+def standard_library() -> tuple[Path, dict[str, Path]]:
+    """The machine's python3 where it really is, and what it needs to start and to open sockets: it looks from there."""
+    script = (
+        "import encodings.idna, collections.abc, os, socket, sys; print(os.path.realpath(sys._base_executable)); "
+        "print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)), sep='\\n')"
     )
-    return {path.lstrip("/"): Path(path).resolve() for path in listed.stdout.split()}
+    listed = subprocess.run(["python3", "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    executable, *modules = listed.stdout.split()
+    return Path(executable), {path.lstrip("/"): Path(path) for path in (executable, *modules)}
 
 
 def write_archive(path: Path, layer: bytes, tools: str = TEST_IMAGE) -> None:

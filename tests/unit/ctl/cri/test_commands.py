@@ -155,6 +155,24 @@ def test_attach_takes_what_comes_from_now_on(ctl: Ctl, argv: list[str], configs:
     ctl("rm", made)
 
 
+def test_port_forward_reaches_the_pods_localhost(argv: list[str], container: str, pod: str) -> None:
+    script = (
+        "import socket; server = socket.create_server(('127.0.0.1', 7777)); print('up', flush=True); "
+        "client, _ = server.accept(); client.sendall(client.recv(100)[::-1])"
+    )
+    serving = subprocess.Popen([*argv, "exec", container, "python3", "-c", script], stdout=subprocess.PIPE)
+    forwarding = subprocess.Popen([*argv, "port-forward", pod, ":7777"], stdout=subprocess.PIPE)
+    assert serving.stdout is not None and forwarding.stdout is not None
+    assert serving.stdout.readline() == b"up\n"
+    port = int(forwarding.stdout.readline().decode().split(" -> ")[0].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"abc")
+        assert client.recv(100) == b"cba"
+    assert serving.wait(20) == 0
+    forwarding.send_signal(signal.SIGINT)
+    forwarding.communicate(timeout=20)
+
+
 def test_port_forward_tells_what_the_pod_says(argv: list[str], pod: str) -> None:
     process = subprocess.Popen([*argv, "port-forward", pod, ":1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
