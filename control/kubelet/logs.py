@@ -137,7 +137,8 @@ async def read_log(path: Path, query: Query, alive: Callable[[], bool]) -> Async
             )
         rest = b""
         while True:
-            ended = not alive()
+            # Both are asked before reading: what was written up to then is read before acting on the answer.
+            ended, rotated = not alive(), _rotated(path, file.fileno())
             while block := await asyncio.to_thread(file.read, BLOCK):
                 *lines, rest = (rest + block).split(b"\n")
                 text = b"".join(assembler.text(line) for line in lines)
@@ -145,10 +146,9 @@ async def read_log(path: Path, query: Query, alive: Callable[[], bool]) -> Async
                     yield text
                 if assembler.done:
                     return
-            if not query.follow or ended:
+            if not query.follow or (ended and not rotated):
                 return
-            fresh = _rotated(path, file.fileno())
-            if fresh:
+            if rotated:
                 file = stack.enter_context(path.open("rb"))
                 rest = b""
             else:

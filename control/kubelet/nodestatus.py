@@ -90,7 +90,7 @@ def _resources(status: core.NodeStatus, identity: Identity, machine: Machine) ->
         "pods": str(identity.pods_max),
     }
     for name, text in amounts.items():
-        status.capacity[name].string = quantity.canonical(text) if name != "memory" else text
+        status.capacity[name].string = quantity.canonical(text)
         status.allocatable[name].string = status.capacity[name].string
 
 
