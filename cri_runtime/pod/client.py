@@ -43,12 +43,13 @@ class Connection:
     async def request(self, op: str, fds: Sequence[int] = (), **fields: Any) -> Answer:
         """Ask and wait for the answer; ``fds`` stay the caller's. Raises ShimFailed, SupervisorGone."""
         self._sequence += 1
-        answer = self.expect(self._sequence)
+        sequence = self._sequence  # others ask meanwhile, and count on
+        answer = self.expect(sequence)
         try:
-            await self._send({"op": op, "seq": self._sequence, **fields}, fds)
+            await self._send({"op": op, "seq": sequence, **fields}, fds)
             return await answer
         finally:
-            self._waiting.pop(self._sequence, None)
+            self._waiting.pop(sequence, None)
 
     async def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
         data = messages.encode({**message, "fds": len(fds)} if fds else message)
