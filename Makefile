@@ -19,6 +19,9 @@ help:
 demo: $(VENV)/knarr
 	@$(BIN)/ctl demo
 
+# kubectl, one of the judges, comes from PyPI into the environment.
+test bench: export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 # Tests that own something machine-wide run alone, after the others.
 test: $(VENV)/tests
 	@tests/judges.sh
