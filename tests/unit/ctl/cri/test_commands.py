@@ -220,3 +220,51 @@ def test_an_unknown_id_is_an_error(ctl: Ctl) -> None:
     for command in ("inspect", "inspectp", "start", "logs"):
         assert re.search("no-such-id.*(not found|does not exist)", ctl(command, "no-such-id", code=1).stderr)
     assert ctl("exec", "no-such-id", "true", code=1).stderr.startswith("error: executing command")
+
+
+def test_logs_follows_to_the_containers_end_over_rotations(
+    ctl: Ctl, argv: list[str], configs: Path, pod: str, runtime: str
+) -> None:
+    text = (configs / "ctr.yaml").read_text().splitlines()
+    counting = 'command: [sh, -c, "read go; echo before; read go; echo after"]'
+    text = [counting if line.startswith("command") else line for line in text]
+    config = configs / "count.yaml"
+    config.write_text("\n".join(text).replace("name: main", "name: count").replace("main/0", "count.log"))
+    config.write_text(config.read_text() + "\nstdin: true\nstdin_once: true\n")
+    made = ctl("create", pod, str(config), str(configs / "pod.json")).stdout.strip()
+    ctl("start", made)
+    log = Path(json.loads(ctl("inspect", made).stdout)["status"]["logPath"])
+    following = subprocess.Popen([*argv, "logs", "-f", made], stdout=subprocess.PIPE)
+    assert following.stdout is not None
+    attached = subprocess.Popen([*argv, "attach", "-i", made], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert attached.stdin is not None
+    attached.stdin.write(b"go\n")
+    attached.stdin.flush()
+    assert following.stdout.readline() == b"before\n"
+    log.rename(log.with_suffix(".1"))
+    ctl("logs", "--reopen", made)
+    attached.stdin.write(b"go\n")
+    attached.stdin.flush()
+    assert following.wait(20) == 0
+    assert following.stdout.read() == b"after\n"
+    attached.communicate(timeout=20)
+    ctl("rm", made)
+
+
+def test_events_tell_what_happens(ctl: Ctl, argv: list[str], configs: Path, runtime: str) -> None:
+    if runtime == "containerd":
+        assert "does not offer this" in ctl("events", code=1).stderr
+        return
+    process = subprocess.Popen([*argv, "events"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    seen = b""
+    config = configs / "seen.json"
+    config.write_text((configs / "pod.json").read_text().replace('"web"', '"seen"'))
+    while b"CONTAINER_DELETED_EVENT" not in seen:
+        pod = ctl("runp", str(config)).stdout.strip()  # again, until the stream is open: there is no replay
+        ctl("rmp", "-f", pod)
+        os.set_blocking(process.stdout.fileno(), False)
+        seen += process.stdout.read() or b""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert b'"name": "seen"' in seen
