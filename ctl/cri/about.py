@@ -1,4 +1,4 @@
-"""The runtime itself: version, info, runtime-config, events."""
+"""The runtime itself: version, info, runtime-config, update-runtime-config, metricdescs, metricsp, events."""
 
 import click
 
@@ -48,6 +48,37 @@ async def runtime_config(cri: Cri, form: str) -> None:
         click.echo(show.table([["cgroup driver:", driver]]), nl=False)
     else:
         show.print_data(show.to_dict(answer), form)
+
+
+@cri_command(cri, "update-runtime-config")
+@click.option("-p", "--pod-cidr", required=True, metavar="CIDR", help="Where pod addresses come from.")
+async def update_runtime_config(cri: Cri, pod_cidr: str) -> None:
+    """Update the runtime configuration."""
+    from protos.cri import runtime_pb2 as pb
+
+    config = pb.RuntimeConfig(network_config=pb.NetworkConfig(pod_cidr=pod_cidr))
+    rpc = cri.runtime.UpdateRuntimeConfig(pb.UpdateRuntimeConfigRequest(runtime_config=config))
+    await cri.call(rpc, "updating the runtime config")
+
+
+@cri_command(cri, "metricdescs")
+@options.output(default="json", formats=("json", "yaml"))
+async def metricdescs(cri: Cri, form: str) -> None:
+    """List the descriptors of the metrics that metricsp lists."""
+    from protos.cri import runtime_pb2 as pb
+
+    rpc = cri.runtime.ListMetricDescriptors(pb.ListMetricDescriptorsRequest())
+    show.print_data(show.to_dict(await cri.call(rpc, "listing metric descriptors")), form)
+
+
+@cri_command(cri, "metricsp")
+@options.output(default="json", formats=("json", "yaml"))
+async def metricsp(cri: Cri, form: str) -> None:
+    """List pod metrics."""
+    from protos.cri import runtime_pb2 as pb
+
+    rpc = cri.runtime.ListPodSandboxMetrics(pb.ListPodSandboxMetricsRequest())
+    show.print_data(show.to_dict(await cri.call(rpc, "listing pod metrics")), form)
 
 
 @cri_command(cri, "events")
