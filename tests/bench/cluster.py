@@ -1,7 +1,6 @@
 """A whole single-node cluster of ours, for the sections that need one: ``ctl up`` in a folder of its own."""
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,23 +44,6 @@ def cluster() -> Iterator[Cluster]:
             yield made
         finally:
             subprocess.run(made.command("down"), capture_output=True)
-
-
-def pids_of(made: Cluster) -> dict[int, str]:
-    """Every process of the cluster by pid: those that name its state directory, and their descendants."""
-    commands, parents = {}, {}
-    for each in Path("/proc").iterdir():
-        if not each.name.isdigit() or int(each.name) == os.getpid():
-            continue
-        try:
-            commands[int(each.name)] = (each / "cmdline").read_text().replace("\0", " ").strip()
-            parents[int(each.name)] = int((each / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it has ended
-    found = {pid for pid, command in commands.items() if f"{made.state}" in command and " up " not in command}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: commands[pid] for pid in sorted(found)}
 
 
 def pods_manifest(count: int) -> str:

@@ -22,7 +22,7 @@ def write_image(path: Path) -> None:
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[_machine()],
         "os": "linux",
-        "config": {"Cmd": ["/bin/sleep", "infinity"], "Env": ["PATH=/bin"]},
+        "config": {"Cmd": ["/bin/sleep", "infinity"], "Env": ["PATH=/bin"], "User": "0"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
     }
     text = json.dumps(config).encode()

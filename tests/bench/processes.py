@@ -99,3 +99,22 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def naming(path: Path) -> dict[int, str]:
+    """The commands of the processes that name ``path`` in their arguments, and of all their descendants, by pid. Not
+    ourselves, nor what we run for a moment (``ctl``)."""
+    commands: dict[int, str] = {}
+    parents: dict[int, int] = {}
+    for each in Path("/proc").iterdir():
+        if not each.name.isdigit() or int(each.name) == os.getpid():
+            continue
+        try:
+            commands[int(each.name)] = (each / "cmdline").read_text().replace("\0", " ").strip()
+            parents[int(each.name)] = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended
+    found = {pid for pid, command in commands.items() if str(path) in command and " -m ctl " not in command}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {pid: commands[pid] for pid in sorted(found)}

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from bench.cluster import cluster
+from bench.processes import naming
 from bench.report import Row, Section
 
 NAME = "memory"
@@ -27,8 +29,6 @@ def cpu_s(pid: int) -> float:
 
 def run(rounds: int, seconds: float) -> Section:
     """Measure. Raises Skip."""
-    from bench.cluster import cluster, pids_of
-
     section = Section(
         NAME,
         "Idle cluster",
@@ -39,7 +39,7 @@ def run(rounds: int, seconds: float) -> Section:
     )
     with cluster() as made:
         time.sleep(SETTLE_S)
-        processes = pids_of(made)
+        processes = naming(made.state)
         before = {pid: cpu_s(pid) for pid in processes}
         time.sleep(IDLE_S)
         used = sum(cpu_s(pid) - before[pid] for pid in processes)
@@ -55,6 +55,6 @@ def short(command: str) -> str:
     """``python -m control kubelet --server ...`` is ``control kubelet``."""
     words = command.split()
     if "-m" not in words:
-        return Path(words[0]).name if words else "?"
+        return Path(words[-1]).name if words else "?"
     module = words.index("-m") + 1
     return " ".join(word for word in words[module : module + 2] if not word.startswith("-") and "/" not in word)

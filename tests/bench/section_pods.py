@@ -2,9 +2,10 @@
 
 import json
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import grpc
 from bench.image import REFERENCE, unpack, write_image
-from bench.processes import PYTHON, folder, need, need_root, network_namespace, process, wait_until
+from bench.processes import PYTHON, folder, naming, need, need_root, network_namespace, process, wait_until
 from bench.report import Row, Section, Skip, median, quantile
 from bench.section_memory import pss_mib
 
@@ -25,6 +26,7 @@ PODS_PER_ROUND = 10
 EXECS_PER_ROUND = 40
 HELD = 10
 PARALLEL = 4
+CALL_S = 60.0
 CNI_BIN = Path("/usr/lib/cni")
 
 Samples = dict[tuple[str, str], list[float]]
@@ -75,9 +77,17 @@ class Runtime:
         self.name = name
         self.handler = handler
         self.pid = pid
-        self.logs = socket.parent / "pod-logs"
+        self.folder = socket.parent  # everything that the daemon starts names it, or descends from what does
+        self.logs = self.folder / "pod-logs"
         self.channel = grpc.insecure_channel(f"unix:{socket}", options=[("grpc.default_authority", "localhost")])
         self.stub = rpc.RuntimeServiceStub(self.channel)
+
+    def call(self, name: str, request: Any) -> Any:
+        """One call of RuntimeService. Raises Skip, naming the runtime and the call, when it fails."""
+        try:
+            return getattr(self.stub, name)(request, timeout=CALL_S)
+        except grpc.RpcError as err:
+            raise Skip(f"{self.name}: {name}: {err.details()}") from err
 
     def start(self) -> tuple[str, str]:
         """RunPodSandbox, CreateContainer, StartContainer; the ids of the pod and the container."""
@@ -88,7 +98,7 @@ class Runtime:
         )
         pod.linux.SetInParent()
         request = pb.RunPodSandboxRequest(config=pod, runtime_handler=self.handler)
-        sandbox = self.stub.RunPodSandbox(request, timeout=30).pod_sandbox_id
+        sandbox = self.call("RunPodSandbox", request).pod_sandbox_id
         config = pb.ContainerConfig(
             metadata=pb.ContainerMetadata(name="main"),
             image=pb.ImageSpec(image=REFERENCE),
@@ -97,20 +107,20 @@ class Runtime:
         )
         config.linux.SetInParent()
         create = pb.CreateContainerRequest(pod_sandbox_id=sandbox, config=config, sandbox_config=pod)
-        container = self.stub.CreateContainer(create, timeout=30).container_id
-        self.stub.StartContainer(pb.StartContainerRequest(container_id=container), timeout=30)
+        container = self.call("CreateContainer", create).container_id
+        self.call("StartContainer", pb.StartContainerRequest(container_id=container))
         return sandbox, container
 
     def exec_true(self, container: str) -> None:
         """ExecSync /bin/true. Raises Skip when that fails."""
         request = pb.ExecSyncRequest(container_id=container, cmd=["/bin/true"], timeout=10)
-        if self.stub.ExecSync(request, timeout=30).exit_code != 0:
+        if self.call("ExecSync", request).exit_code != 0:
             raise Skip(f"{self.name}: exec of /bin/true failed")
 
     def stop(self, sandbox: str) -> None:
         """StopPodSandbox, RemovePodSandbox."""
-        self.stub.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=sandbox), timeout=60)
-        self.stub.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox), timeout=60)
+        self.call("StopPodSandbox", pb.StopPodSandboxRequest(pod_sandbox_id=sandbox))
+        self.call("RemovePodSandbox", pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
 
     def answers(self) -> bool:
         """The daemon is up and its network is ready."""
@@ -141,10 +151,7 @@ def run(rounds: int, seconds: float) -> Section:
         write_image(image)
         bare = _bare(path, image)
         runtimes = _start_all(stack, path, inside, image)
-        try:
-            _measure(samples, runtimes, rounds)
-        except grpc.RpcError as err:
-            raise Skip(f"a call failed: {err.details()}") from err
+        _measure(samples, runtimes, rounds)
     section.rows = _rows(samples, bare)
     return section
 
@@ -166,7 +173,7 @@ def _start_all(stack: ExitStack, path: Path, inside: list[str], image: Path) -> 
     crun = Runtime("containerd+crun", socket, "crun", pid)
     try:
         crun.stop(crun.start()[0])
-    except grpc.RpcError:
+    except Skip:
         return runtimes  # some crun releases refuse some cgroup layouts; the table then has no crun
     return [*runtimes, crun]
 
@@ -213,7 +220,7 @@ def remove_all(runtime: Runtime) -> None:
     try:
         for pod in runtime.stub.ListPodSandbox(pb.ListPodSandboxRequest(), timeout=5).items:
             runtime.stop(pod.id)
-    except grpc.RpcError:
+    except (grpc.RpcError, Skip):
         pass  # the daemon is gone: its pods are what it says they are
 
 
@@ -241,9 +248,9 @@ def _timed(samples: Samples, what: str, runtime: Runtime) -> Iterator[None]:
 
 
 def _memory(samples: Samples, runtime: Runtime) -> None:
-    before = set(_pids())
+    before = naming(runtime.folder)
     pods = [runtime.start()[0] for _ in range(HELD)]
-    added = [pid for pid in _pids() if pid not in before]
+    added = naming(runtime.folder).keys() - before.keys()
     samples["memory", runtime.name] = [sum(_pss(pid) for pid in added) / HELD]
     samples["daemon", runtime.name] = [_pss(runtime.pid)]
     for pod in pods:
@@ -251,15 +258,17 @@ def _memory(samples: Samples, runtime: Runtime) -> None:
 
 
 def _parallel(samples: Samples, runtime: Runtime) -> None:
+    """The rate, or none where a start failed: the table then shows that there is none."""
     with ThreadPoolExecutor(PARALLEL) as pool:
         start = time.perf_counter()
-        pods = list(pool.map(lambda _: runtime.start()[0], range(20)))
-        samples["parallel", runtime.name] = [20 / (time.perf_counter() - start)]
-        list(pool.map(runtime.stop, pods))
-
-
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+        starts = [pool.submit(runtime.start) for _ in range(20)]
+        failures = [each.exception() for each in starts]
+        rate = 20 / (time.perf_counter() - start)
+        list(pool.map(runtime.stop, [each.result()[0] for each in starts if each.exception() is None]))
+    failed = [error for error in failures if error is not None]
+    samples["parallel", runtime.name] = [] if failed else [rate]
+    for error in failed:
+        print(f"  not measured: {PARALLEL} pods at once: {error}", file=sys.stderr)
 
 
 def _pss(pid: int) -> float:
@@ -316,12 +325,10 @@ def _rows(samples: Samples, bare: Bare) -> list[Row]:
             ("memory", "memory that a pod adds, PSS", "MiB", False),
             ("daemon", f"daemon with {HELD} pods, PSS", "MiB", False),
         ):
-            rows.append(Row(noun, unit, samples[what, "knarr"][0], samples[what, peer][0], peer, higher))
+            ours, theirs = (next(iter(samples[what, name]), None) for name in ("knarr", peer))
+            rows.append(Row(noun, unit, ours, theirs, peer, higher))
     return rows
 
 
 def _p99(values: list[float]) -> float:
     return quantile(values, 0.99)
-
-
-Figure = Callable[[list[float]], float]
