@@ -5,7 +5,6 @@ are copied, not itself; a link that is named is followed, a link inside a copied
 the image has already keeps its owner and mode.
 """
 
-import errno
 import os
 import stat
 import tarfile
@@ -28,7 +27,7 @@ from cri_runtime.images.layer import (
     symlink_entry,
 )
 from cri_runtime.images.tree import Found, Rel, Stack, split
-from cri_runtime.images.unpack import KEPT_XATTRS, xattr_allowed
+from cri_runtime.images.unpack import kept_xattrs
 
 Owner = tuple[int, int]
 
@@ -261,7 +260,7 @@ def write_layer(items: Sequence[Item], writer: LayerWriter) -> WrittenLayer:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 entry = file_entry(name, size, item.mode, item.uid, item.gid, mtime)
-                entry.pax_headers = _xattrs(file)
+                entry.pax_headers = {} if item.source is None else kept_xattrs(file.fileno())
                 writer.add(entry, file)
     return writer.commit()
 
@@ -284,20 +283,6 @@ def open_item(item: Item) -> BinaryIO:
         return BytesIO(item.content or b"")
     _, place, found = item.source
     return open(found.tree.open(place), "rb")  # noqa: PTH123 (a descriptor, the caller closes it)
-
-
-def _xattrs(file: BinaryIO) -> dict[str, str]:
-    if isinstance(file, BytesIO):
-        return {}
-    found = {}
-    try:
-        for key in os.listxattr(file.fileno()):
-            if xattr_allowed(key):
-                found[KEPT_XATTRS + key] = os.getxattr(file.fileno(), key).decode("utf-8", "surrogateescape")
-    except OSError as err:
-        if err.errno != errno.ENOTSUP:
-            raise
-    return found
 
 
 def is_archive(file: BinaryIO) -> bool:

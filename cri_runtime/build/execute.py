@@ -18,9 +18,11 @@ from typing import BinaryIO, cast
 
 from cri_runtime.build import copy, parser, plan
 from cri_runtime.build.cache import BuildCache, Record
+from cri_runtime.build.diff import write_changes
 from cri_runtime.build.errors import BuildError, PlanError, StepFailed
 from cri_runtime.build.instructions import Instruction, read
 from cri_runtime.build.owners import resolve_owner
+from cri_runtime.build.runner import RunError, Runner
 from cri_runtime.build.state import Action, CopyFiles, MakeDirectory, RunCommand, StageState, apply, begin
 from cri_runtime.images.digest import Digest
 from cri_runtime.images.errors import ImageError, ImageNotFound, RegistryError
@@ -43,6 +45,8 @@ Report = Callable[[str, str, str], None]
 Fetch = Callable[[str, Platform], Awaitable[Image]]
 """Brings an image from a registry."""
 
+_NO_RUN = "this runtime serves images only, and runs nothing: RUN needs python -m cri_runtime"
+_LAST_LINES = 10
 _EPOCH_ARG = "SOURCE_DATE_EPOCH"
 _CONTEXT_LIMITS = Limits(free_bytes=1 << 42)  # the user's own files; the disk is the bound
 
@@ -85,6 +89,8 @@ class Builder:
     def __init__(self, store: ImageStore, fetch: Fetch) -> None:
         self._store = store
         self._fetch = fetch
+        self.runner: Runner | None = None
+        """Who carries out RUN; None: nobody."""
         self.cache = BuildCache(store.root / "build-cache")
         store.root_sources.append(self.cache.digests)
 
@@ -274,10 +280,7 @@ class _Run:
         """Do an action. Returns the record of its layer, None when it needed none."""
         match action:
             case RunCommand():
-                raise StepFailed(
-                    action.line,
-                    "RUN is not implemented by this knarr version; run the command before and COPY its result",
-                )
+                return await self._run(built, action)
             case MakeDirectory():
                 return await self._make_directory(built, action)
             case CopyFiles():
@@ -299,6 +302,58 @@ class _Run:
             if action.extract:
                 items = await self._extract(opened, action, items, stage, owner)
             return await self._layer_of(built, items)
+
+    async def _run(self, built: _Built, action: RunCommand) -> Record | None:
+        chain = built.chain
+        what = (action.argv, sorted(action.environment.items()), action.working_dir, action.user)
+        key = BuildCache.key("run", chain[-1:], what)
+        record = self._cached(key)
+        if record is None:
+            record = await self._run_anew(action, chain, built.state.config.diff_ids)
+            self._builder.cache.put(key, record)
+        if record.layer is None:
+            return None
+        await self._push_layer(built, record)
+        return record
+
+    async def _run_anew(self, action: RunCommand, chain: Sequence[Digest], diff_ids: Sequence[Digest]) -> Record:
+        """Run a command; the record of what it changed, without layer when that is nothing."""
+        if self._builder.runner is None:
+            raise StepFailed(action.line, _NO_RUN)
+        lower = [self._store.snapshots.path(chain_id) for chain_id in reversed(chain)]
+        if not lower:
+            raise StepFailed(action.line, "RUN in an empty image: there is nothing to run; COPY a program first")
+        last: list[str] = []
+
+        def output(line: str) -> None:
+            last[:] = [*last[-_LAST_LINES + 1 :], line]
+            self._report(f"{self._step}/{self._steps}", "output", line)
+
+        try:
+            async with self._builder.runner.run(action, lower, output) as ran:
+                if ran.exit_code:
+                    raise StepFailed(action.line, _exit_text(action, ran.exit_code, last))
+                return await asyncio.to_thread(self._write_changes, ran.upper, lower, diff_ids)
+        except RunError as err:
+            raise StepFailed(action.line, f"cannot run {_shown(action)}: {err}") from err
+
+    def _write_changes(self, upper: Path, lower: Sequence[Path], diff_ids: Sequence[Digest]) -> Record:
+        epoch = self._request.build_args.get(_EPOCH_ARG)
+        with ExitStack() as opened, LayerWriter(self._store.blobs) as writer:
+            stack = Stack([opened.enter_context(Tree(path)) for path in lower])
+            changed = opened.enter_context(Tree(upper))
+            layer = write_changes(changed, stack, writer, int(epoch) if epoch else None)
+        if layer is None:
+            return Record(self._now)
+        return Record(self._now, layer.descriptor, layer.diff_id, chain_ids([*diff_ids, layer.diff_id])[-1])
+
+    def _cached(self, key: str) -> Record | None:
+        """The cache's record, if it may be used and its layer is there; says so."""
+        record = self._builder.cache.get(key) if self._request.use_cache else None
+        if record is None or (record.layer is not None and record.layer.digest not in self._store.blobs):
+            return None
+        self._report(f"{self._step}/{self._steps}", "cached", "")
+        return record
 
     def _open_stage(self, opened: ExitStack, chain: Sequence[Digest]) -> Stack:
         paths = [self._store.snapshots.path(chain_id) for chain_id in reversed(chain)]
@@ -352,20 +407,15 @@ class _Run:
         """The layer of these items on the stage: the cache's, or a new one."""
         chain = built.chain
         key = BuildCache.key("layer", chain[-1:], await asyncio.to_thread(copy.fingerprint, items))
-        record = self._builder.cache.get(key) if self._request.use_cache else None
-        if record is None or not self._is_whole(record):
+        record = self._cached(key)
+        if record is None:
             layer = await asyncio.to_thread(self._write, items)
             record = Record(
                 self._now, layer.descriptor, layer.diff_id, chain_ids([*built.state.config.diff_ids, layer.diff_id])[-1]
             )
             self._builder.cache.put(key, record)
-        else:
-            self._report(f"{self._step}/{self._steps}", "cached", "")
         await self._push_layer(built, record)
         return record
-
-    def _is_whole(self, record: Record) -> bool:
-        return record.layer is not None and record.layer.digest in self._store.blobs
 
     def _write(self, items: Sequence[copy.Item]) -> WrittenLayer:
         with LayerWriter(self._store.blobs) as writer:
@@ -373,11 +423,21 @@ class _Run:
 
     async def _push_layer(self, built: _Built, record: Record) -> None:
         if record.layer is None or record.diff_id is None or record.chain_id is None:
-            raise ValueError("a record without a layer")  # excluded by _is_whole
+            raise ValueError("a record without a layer")  # callers have looked
         self._hold([record.layer.digest, record.chain_id])
         built.layers.append(record.layer)
         built.state = built.state.change(diff_ids=(*built.state.config.diff_ids, record.diff_id))
         await self._store.snapshots.ensure(record.layer.digest, record.diff_id, built.chain)
+
+
+def _shown(action: RunCommand) -> str:
+    """The command for people: the shell's text, or the words."""
+    return f'"{action.argv[-1] if action.shell else " ".join(action.argv)}"'
+
+
+def _exit_text(action: RunCommand, code: int, last: Sequence[str]) -> str:
+    said = "".join(f"\n    {line}" for line in last)
+    return f"{_shown(action)} ended with exit code {code}{'; its last output:' if said else ''}{said}"
 
 
 def _decompressed(file: BinaryIO) -> BinaryIO:

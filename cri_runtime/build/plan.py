@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from cri_runtime.build.errors import PlanError
 from cri_runtime.build.instructions import Arg, Copy, From, Instruction
+from cri_runtime.build.state import PROXY_ARGS
 from cri_runtime.build.words import WordError, expand
 from cri_runtime.images.manifest import Platform
 
@@ -60,11 +61,7 @@ def _platform_parts(platform: Platform) -> Iterator[tuple[str, str]]:
     yield "VARIANT", platform.variant
 
 
-_PREDEFINED = frozenset(
-    name
-    for base in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-    for name in (base, base.lower())
-) | {"SOURCE_DATE_EPOCH"}
+_PREDEFINED = PROXY_ARGS | {"SOURCE_DATE_EPOCH"}
 
 
 def plan_build(

@@ -29,6 +29,12 @@ from cri_runtime.build.parser import Heredoc
 from cri_runtime.build.words import WordError, expand, expand_only
 from cri_runtime.images.manifest import ImageConfig
 
+PROXY_ARGS = frozenset(
+    name
+    for base in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (base, base.lower())
+)
+"""Build arguments that RUN gets without any ARG."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 
@@ -69,7 +75,8 @@ class RunCommand:
     environment: Mapping[str, str]
     working_dir: str
     user: str
-    documents: tuple[Heredoc, ...]
+    shell: bool
+    """``argv`` ends with the text for a shell."""
 
 
 Action = CopyFiles | MakeDirectory | RunCommand
@@ -193,10 +200,21 @@ def _absolute(state: StageState, path: str) -> str:
 
 
 def _run(state: StageState, i: Run) -> Step:
-    argv = i.command if isinstance(i.command, tuple) else (*_shell(state), i.command)
+    shell = not isinstance(i.command, tuple)
+    argv = i.command if isinstance(i.command, tuple) else (*_shell(state), _script(i.line, i.command, i.documents))
+    proxies = {name: value for name, value in state.given_args.items() if name in PROXY_ARGS}
     config = state.config
-    action = RunCommand(i.line, argv, state.variables, config.working_dir or "/", config.user, i.documents)
-    return state, action
+    variables = {**proxies, **state.variables}
+    return state, RunCommand(i.line, argv, variables, config.working_dir or "/", config.user, shell)
+
+
+def _script(line: int, text: str, documents: tuple[Heredoc, ...]) -> str:
+    """The shell's text: of ``RUN <<EOF`` the document itself, else the command with its documents behind it."""
+    if len(documents) != 1 or not text.startswith("<<") or len(text.split()) > 1:
+        return "".join([text, *(f"\n{d.content}{d.name}" for d in documents)])
+    if documents[0].content.startswith("#!"):
+        raise DockerfileError(line, "RUN does not take the #! of a here-document: write RUN interpreter <<EOF")
+    return documents[0].content
 
 
 def _shell(state: StageState) -> tuple[str, ...]:

@@ -420,6 +420,17 @@ def xattr_allowed(name: str) -> bool:
     return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
 
 
+def kept_xattrs(fd: int) -> dict[str, str]:
+    """The extended attributes of an open file that a layer keeps, as tar headers."""
+    try:
+        names = [name for name in os.listxattr(fd) if xattr_allowed(name)]
+    except OSError as err:
+        if err.errno != errno.ENOTSUP:
+            raise
+        return {}
+    return {KEPT_XATTRS + name: os.getxattr(fd, name).decode("utf-8", "surrogateescape") for name in names}
+
+
 def _setxattr(fd: int, name: str, value: bytes) -> None:
     try:
         os.setxattr(fd, name, value)

@@ -14,13 +14,15 @@ class _Latest:
     """A mailbox with a bounded size: of each blob only the newest state waits; lines of text all do."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, str], pb.Progress] = {}
+        self._waiting: dict[tuple[str, int], pb.Progress] = {}
         self._changed = asyncio.Event()
         self._closed = False
+        self._lines = 0
 
     def offer(self, progress: pb.Progress) -> None:
         """Leave a message."""
-        self._waiting[progress.id, progress.text] = progress
+        self._lines += bool(progress.text)
+        self._waiting[progress.id, self._lines if progress.text else 0] = progress
         self._changed.set()
 
     def close(self) -> None:
