@@ -51,6 +51,7 @@ class Worker:
         self.path = DataPath(self.reactor, 0)
         self.listeners: dict[int, Listener | DatagramListener] = {}
         self._channel = channel
+        self._rng = random.Random()  # one for all: its state is 2.5 kB
         self._inbox = b""
         self._outbox = b""
         channel.setblocking(False)
@@ -81,7 +82,7 @@ class Worker:
         return None
 
     def _new_listener(self, message: dict[str, Any]) -> Listener | DatagramListener:
-        balancer = Balancer(time.monotonic, random.Random())
+        balancer = Balancer(time.monotonic, self._rng)
         if message["protocol"] == "UDP":
             return DatagramListener(self.path, balancer, bind(message["address"], message["port"]))
         return Listener(self.path, balancer, listen(message["address"], message["port"]))

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 from google.protobuf import text_format
-from hypothesis import given
+from hypothesis import given, settings
 
 from protos.k8s.core_v1_pb2 import Endpoints, Service
 from protos.k8s.discovery_v1_pb2 import EndpointSlice
@@ -193,6 +193,7 @@ def test_slice_names_its_service():
     assert service_of(endpoint_slice('metadata { namespace: "ns" }')) == "ns/"
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(2, 9), max_size=6), max_size=4), st.randoms())
 def test_plan_depends_on_the_set_of_endpoints_alone(parts, rng):
     def slices():
