@@ -54,12 +54,13 @@ _MAP_HEADROOM_BYTES = 1 << 30
 class _Waiter:
     """A proposal of this member that has not been applied yet."""
 
-    __slots__ = ("future", "kind", "request")
+    __slots__ = ("deadline", "future", "kind", "request")
 
-    def __init__(self, kind: Kind, request: Any, future: "asyncio.Future[Any]") -> None:
+    def __init__(self, kind: Kind, request: Any, future: "asyncio.Future[Any]", deadline: float) -> None:
         self.kind = kind
         self.request = request
         self.future = future
+        self.deadline = deadline
 
 
 @asynccontextmanager
@@ -86,13 +87,14 @@ class Member:
         """Recover from ``config.data_dir``; blocks. ``resources`` closes what is opened, after ``run`` has ended."""
         self.config = config
         directory = _lock_directory(config.data_dir, resources)
-        self._log_thread = resources.enter_context(ThreadPoolExecutor(1, "raft-log"))
-        self._storage_thread = resources.enter_context(ThreadPoolExecutor(1, "storage"))
         self._wal = Wal(OSFS(), directory / "wal", Identity(config.cluster_id(), config.member_id(config.name)))
         resources.callback(self._wal.close)
         self.cluster_id, self.id = self._wal.identity
         self.backend = Backend(directory / "db", 2 * config.quota_backend_bytes + _MAP_HEADROOM_BYTES)
         resources.callback(self.backend.close)
+        # Entered last, so that each finishes its work before the files it works on are closed.
+        self._log_thread = resources.enter_context(ThreadPoolExecutor(1, "raft-log"))
+        self._storage_thread = resources.enter_context(ThreadPoolExecutor(1, "storage"))
         self.machine = Machine(self.backend)
         self.store, self.lessor = self.machine.store, self.machine.lessor
         self.watches = WatchHub(self.store)
@@ -106,6 +108,9 @@ class Member:
         self._leases_changed = asyncio.Event()
         self._led = asyncio.Event()
         self._stopping = False
+        self._checkpoint_waiters: list[asyncio.Future[None]] = []
+        self._failure: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def _recover_node(self) -> Node:
         applied = (self.machine.applied_index, self.machine.applied_term)
@@ -126,14 +131,26 @@ class Member:
         """Serve until cancelled. A failure of the disk ends it with StorageError."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch_failure(), name="failure")
                 tasks.create_task(self._drive_core(), name="raft-core")
                 tasks.create_task(self._checkpoint_repeatedly(), name="checkpoints")
                 tasks.create_task(self._expire_leases(), name="lease-expiry")
         finally:
             self._stopping = True
+            if self._timer is not None:
+                self._timer.cancel()
             for waiter in self._waiting.values():
                 if not waiter.future.done():
                     waiter.future.set_exception(Stopped("the member stopped"))
+
+    def fail(self, err: BaseException) -> None:
+        """Stop the member because of ``err``, found where only a request would have heard of it."""
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(err)
+
+    async def _watch_failure(self) -> None:
+        self._failure = asyncio.get_running_loop().create_future()
+        await self._failure
 
     async def ready(self) -> None:
         """Wait until the member leads and has applied all it recovered."""
@@ -169,15 +186,25 @@ class Member:
         data = command.encode(kind, id, request)
         if len(data) > self.config.max_request_bytes:
             raise TooLarge(f"{len(data)} bytes, {self.config.max_request_bytes} are allowed")
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         self.node.propose([data])
-        self._waiting[id] = _Waiter(kind, request, future)
+        self._waiting[id] = _Waiter(kind, request, future, loop.time() + self.config.request_timeout_s)
+        if self._timer is None:
+            self._timer = loop.call_later(self.config.request_timeout_s, self._time_out)
         self._wake.set()
-        try:
-            async with asyncio.timeout(self.config.request_timeout_s):
-                return await future
-        except TimeoutError as err:
-            raise RequestTimeout("the log did not take the write in time") from err
+        return await future
+
+    def _time_out(self) -> None:
+        """Give up on the oldest proposals. One timer serves all, since all wait equally long."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for id, waiter in list(self._waiting.items()):
+            if waiter.deadline > loop.time():
+                self._timer = loop.call_at(waiter.deadline, self._time_out)
+                return
+            del self._waiting[id]
+            _answer(waiter.future, RequestTimeout("the log did not take the write in time"))
 
     async def linearize(self) -> None:
         """Return once all that was acknowledged before the call is applied here. Raises NoLeader."""
@@ -253,6 +280,14 @@ class Member:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
+    async def checkpoint(self) -> None:
+        """Return once all that is applied now is in the database and the log before it is dropped."""
+        stored = asyncio.get_running_loop().create_future()
+        self._checkpoint_waiters.append(stored)
+        self._dirty.set()
+        self._full.set()
+        await stored
+
     async def _checkpoint_repeatedly(self) -> None:
         while True:
             await self._dirty.wait()
@@ -261,12 +296,14 @@ class Member:
                     await self._full.wait()
             except TimeoutError:
                 pass
-            await self.checkpoint()
+            self._dirty.clear()
+            self._full.clear()
+            waiters, self._checkpoint_waiters = self._checkpoint_waiters, []
+            await self._write_checkpoint()
+            for waiter in waiters:
+                _answer(waiter, None)
 
-    async def checkpoint(self) -> None:
-        """Bring the database up to the applied index and drop the log before it."""
-        self._dirty.clear()
-        self._full.clear()
+    async def _write_checkpoint(self) -> None:
         index = self.machine.applied_index
         self.machine.before_checkpoint()
         taken = self.backend.take_checkpoint()
@@ -275,6 +312,20 @@ class Member:
         self.node.log.compact(min(index, self.node.log.applied))
         await self._in_thread(self._log_thread, self._wal.trim, index)
         log.debug("wrote a checkpoint", extra={"applied": index, "records": len(taken.records)})
+        await self._watch_quota()
+
+    async def _watch_quota(self) -> None:
+        """Raise the alarm that makes every member refuse writes, once the data outgrow the quota."""
+        _, used_bytes = self.backend.size_bytes()
+        if used_bytes <= self.config.quota_backend_bytes or (self.id, pb.NOSPACE) in self.machine.alarms:
+            return
+        log.error(
+            "the data outgrow --quota-backend-bytes: writes are refused until keys are deleted, history is "
+            "compacted and the alarm disarmed",
+            extra={"bytes": used_bytes},
+        )
+        alarm = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=self.id, alarm=pb.NOSPACE)
+        await self.propose(Kind.ALARM, alarm)
 
     # -- leases --------------------------------------------------------------------------------------------------
 

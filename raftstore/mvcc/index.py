@@ -45,6 +45,8 @@ class KeyIndex:
     def range(self, start: bytes, end: bytes | None, at: int | None = None) -> list[Rev]:
         """Visible revisions of the keys in ``[start, end)``, in key order; ``end`` None means no end."""
         revs = self._revs
+        if at is None:  # the common case, and a long list of keys makes it worth a line of its own
+            return [rev for key in self._sorted.range(start, end) if not (rev := revs[key][-1]) & 1]
         found = (_visible(revs[key], at) for key in self._sorted.range(start, end))
         return [rev for rev in found if rev is not None]
 

@@ -1,6 +1,7 @@
 """Answer a RangeRequest from a store: revision filters, sorting, limit, count, in etcd's order of work."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from protos.etcd.kv_pb2 import KeyValue
@@ -20,22 +21,36 @@ def read_range(store: Store, request: RangeRequest) -> RangeResponse:
     """The response without its header. Raises Compacted or FutureRevision."""
     store.check_revision(request.revision)
     found = store.find(request.key, request.range_end, request.revision)
-    response = RangeResponse(count=len(found))
     if request.count_only:
-        return response
+        return RangeResponse(count=len(found))
     limit = request.limit if request.limit > 0 else len(found)
     if _in_key_order(request):
-        kvs = list(map(store.load, found[:limit]))
+        response = RangeResponse.FromString(b"".join(map(_encoded, map(store.backend.record, found[:limit]))))
         response.more = len(found) > limit
     else:
         kvs = _sorted(request, filter(_revision_filter(request), map(store.load, found)))
-        response.more = len(kvs) > limit
-        del kvs[limit:]
+        response = RangeResponse(kvs=kvs[:limit], more=len(kvs) > limit)
+    response.count = len(found)
     if request.keys_only:
-        for kv in kvs:
+        for kv in response.kvs:
             kv.ClearField("value")
-    response.kvs.extend(kvs)
     return response
+
+
+def _encoded(record: bytes) -> bytes:
+    """A stored pair as field 2, ``kvs``, of a RangeResponse: a long answer is put together without a step per pair."""
+    return _head(len(record)) + record
+
+
+@lru_cache(4096)
+def _head(size: int) -> bytes:
+    """Tag (field 2, length-delimited) and length as a varint."""
+    head = bytearray(b"\x12")
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
 
 
 def _in_key_order(request: RangeRequest) -> bool:

@@ -1,15 +1,23 @@
-"""What the services share: refusals become wire errors."""
+"""What the services share: refusals become wire errors, broken invariants stop the member."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from raftstore.errors import EtcdError
+from raftstore.errors import EtcdError, InvariantBroken
+from raftstore.member import Member
 from raftstore.server.errors import refuse
 
-S = TypeVar("S")
+
+class Service(Protocol):
+    """A servicer of a member."""
+
+    _member: Member
+
+
+S = TypeVar("S", bound=Service)
 Method = Callable[[S, Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
@@ -22,5 +30,8 @@ def unary(method: Method[S]) -> Method[S]:
             return await method(self, request, context)
         except EtcdError as err:
             await refuse(context, err)
+        except InvariantBroken as err:
+            self._member.fail(err)  # gRPC would answer UNKNOWN and carry on
+            raise
 
     return call

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 
 from protos.etcd import rpc_pb2 as pb
+from raftstore.errors import InvariantBroken
 from raftstore.limits import RECEIVE_OVERHEAD_BYTES, WATCH_OUTBOX_BYTES_MAX
 from raftstore.member import Member
 from raftstore.watch import Encoded, Watcher, is_empty_range
@@ -31,7 +32,12 @@ def add_watch(member: Member, server: grpc.aio.Server) -> None:
     """Add the service to ``server``. Responses leave the handler as bytes."""
 
     async def serve(requests: AsyncIterator[pb.WatchRequest], context: grpc.aio.ServicerContext) -> None:
-        await WatchStream(member).serve(requests, context)
+        try:
+            await WatchStream(member).serve(requests, context)
+        except BaseExceptionGroup as group:
+            if group.subgroup(InvariantBroken):
+                member.fail(group)  # gRPC would answer UNKNOWN and carry on
+            raise
 
     handler = grpc.stream_stream_rpc_method_handler(serve, request_deserializer=pb.WatchRequest.FromString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.Watch", {"Watch": handler}),))

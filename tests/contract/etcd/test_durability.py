@@ -3,6 +3,10 @@
 import asyncio
 from typing import Any
 
+import grpc
+import pytest
+
+from protos.etcd import rpc_pb2, rpc_pb2_grpc
 from raftstore.client import Client, errors
 
 
@@ -19,7 +23,7 @@ async def test_no_acknowledged_write_is_lost_by_kill_9(start_knarr: Any) -> None
                 return
 
     for round in range(3):
-        async with Client([server.url], timeout_s=2) as client:
+        async with Client([server.url], timeout_s=0.5) as client:
             async with asyncio.TaskGroup() as tasks:
                 for worker in range(16):
                     tasks.create_task(write(client, round * 16 + worker))
@@ -75,3 +79,28 @@ async def _first_event(client: Client, key: bytes) -> Any:
         for event in response.events:
             yield event
             return
+
+
+async def test_outgrowing_the_quota_refuses_writes_until_there_is_room_again(start_knarr: Any) -> None:
+    server = start_knarr("--quota-backend-bytes", "400000")
+    async with Client([server.url]) as client:
+        with pytest.raises(errors.NoSpace):
+            for number in range(200):
+                revision = (await client.put(b"%d" % (number % 4), bytes(20_000))).header.revision
+                if number % 10 == 9:
+                    await _checkpoint(server)
+        assert (await client.status()).errors
+        await client.delete_range(b"0")
+        await client.compact(revision)
+        await _checkpoint(server)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            maintenance = rpc_pb2_grpc.MaintenanceStub(channel)
+            raised = (await maintenance.Alarm(rpc_pb2.AlarmRequest())).alarms[0]
+            clear = rpc_pb2.AlarmRequest(action=2, memberID=raised.memberID, alarm=raised.alarm)
+            assert list((await maintenance.Alarm(clear)).alarms) == [raised]
+        await client.put(b"a", b"1")
+
+
+async def _checkpoint(server: Any) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        await rpc_pb2_grpc.MaintenanceStub(channel).Defragment(rpc_pb2.DefragmentRequest())
