@@ -2,7 +2,7 @@
 
 It has no record, so CRI does not show it and no kubelet takes it for a stray. A daemon that is killed meanwhile finds
 its state directory and container directory without records at the next start and removes them, as it does for every
-pod that was never announced; the cgroup goes with :meth:`PodRunner.discard_leftovers`.
+pod that was never announced; the cgroup goes with :meth:`PodRunner.after_recovery`.
 """
 
 import asyncio
@@ -46,7 +46,14 @@ class PodRunner:
         self.cgroup = f"/knarr-build-{digest[:8]}"
         """The parent of all commands' cgroups, this root's own; absent while nothing runs."""
 
-    def discard_leftovers(self) -> None:
+    @classmethod
+    def after_recovery(cls, world: World) -> "PodRunner":
+        """The runner of a daemon that has just recovered: first removes what a killed one's builds left."""
+        runner = cls(world)
+        runner._discard_leftovers()
+        return runner
+
+    def _discard_leftovers(self) -> None:
         """Remove the cgroups of builds that a killed daemon left. Their processes are dead: their supervisor is."""
         for name in self._world.cgroups.children(self.cgroup):
             self._world.cgroups.remove(f"{self.cgroup}/{name}")

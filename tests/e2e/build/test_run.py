@@ -14,7 +14,7 @@ import pytest
 from cri_runtime.build.errors import StepFailed
 from cri_runtime.build.execute import Builder, BuildRequest
 from cri_runtime.build.pod_runner import PodRunner
-from cri_runtime.cgroups import detect
+from cri_runtime.cgroups import Limits, detect
 from cri_runtime.images.host.pack import from_host
 from cri_runtime.images.store import Image, ImageStore
 from cri_runtime.network.types import Attachment, PodIdentity, PortMapping
@@ -234,3 +234,10 @@ async def test_a_flood_of_output_arrives_whole(build: Build) -> None:
         "FROM base\nRUN i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo -n last", lines=lines
     )
     assert lines == [*(f"line {n}" for n in range(20000)), "last"]
+
+
+async def test_what_a_killed_daemons_build_left_is_removed(world: World) -> None:
+    runner = PodRunner(world)
+    world.cgroups.create(f"{runner.cgroup}/left", Limits())
+    PodRunner.after_recovery(world)
+    assert not world.cgroups.children(runner.cgroup)
