@@ -26,6 +26,8 @@ LEASE_S = 40
 HEARTBEAT_S = 10.0
 STATUS_EVERY_S = 300.0
 RETRY_S = 1.0
+RUNTIME_GRACE_S = 30.0
+"""How long a runtime may be silent before its node is not ready: pods go on, and services must, while it restarts."""
 PODS_MAX = 110
 MEMORY_LOW_BYTES = 100 << 20
 STORAGE_LOW_SHARE = 0.05
@@ -164,6 +166,7 @@ class NodeReporter:
         self.node: core.Node | None = None
         self._reported_at = 0.0
         self._version = ""
+        self._heard_at = -RUNTIME_GRACE_S
         self._changed = asyncio.Event()
 
     def poke(self) -> None:
@@ -233,9 +236,11 @@ class NodeReporter:
         try:
             version, status = await self.runtime.version(), await self.runtime.status()
         except RuntimeFailed as err:
+            if self.now() - self._heard_at < RUNTIME_GRACE_S:
+                return RuntimeHealth(self._version)
             return RuntimeHealth(self._version, f"container runtime is down: {err}")
         health = health_of(version, status)
-        self._version = health.version
+        self._version, self._heard_at = health.version, self.now()
         return health
 
     async def _renew_lease(self) -> None:
