@@ -29,6 +29,7 @@ class ProcessSession:
         self.tty = tty
         self.closed = False
         self.sizes: list[tuple[int, int]] = []
+        self.resized = asyncio.Event()
         self.process = self._on_terminal(argv) if tty else self._on_pipes(argv, stdin)
         for fd in {self.stdin, self.stdout, self.stderr} - {None}:
             os.set_blocking(fd, False)
@@ -56,6 +57,7 @@ class ProcessSession:
         assert self.stdout is not None
         fcntl.ioctl(self.stdout, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.sizes.append((width, height))
+        self.resized.set()
 
     def close_stdin(self) -> None:
         if self.stdin is not None and not self.tty:

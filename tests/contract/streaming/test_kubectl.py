@@ -57,6 +57,7 @@ class Cluster:
         self.make = make
         self.dial = dial
         self.upgrades: list[str] = []
+        self.opened: asyncio.Queue[Any] = asyncio.Queue()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -97,6 +98,7 @@ class Cluster:
         async def opener() -> Any:
             argv = query.get("command", ["sh", "-c", "read line; echo attached $line"])
             self.sessions.append(self.make(argv, asked("tty"), asked("stdin")))
+            self.opened.put_nowait(self.sessions[-1])
             return self.sessions[-1]
 
         return Command(opener, asked("tty"), asked("stdin"), asked("stdout"), asked("stderr"))
@@ -153,6 +155,7 @@ async def test_exec_on_a_terminal_follows_its_size(kubectl: Any, cluster: Cluste
         transport, "exec", "-it", "p", "--", "sh", "-c", "read x; stty size; exit 3", start_new_session=True, **ends
     )
     os.close(terminal)
+    await (await cluster.opened.get()).resized.wait()
     os.write(keyboard, b"go\n")
     await process.wait()
     assert b"37 101" in os.read(keyboard, 4096)
