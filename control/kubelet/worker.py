@@ -82,6 +82,8 @@ class PodWorker:
         self._forced = False
         self._wake = asyncio.Event()
         self._busy: set[tuple[str, ...]] = set()
+        # How often an action was carried out since the runtime last looked different, and when it may be again.
+        self._tried: dict[Action, tuple[int, float]] = {}
         self._failures: dict[str, Failure] = {}
         self._delays: dict[str, float] = {}
         self._prefetched: set[str] = set()
@@ -134,15 +136,18 @@ class PodWorker:
         stale = set(self._busy)
         now = self.services.now()
         try:
-            self.runtime = runtime = await self._observe()
+            runtime = await self._observe()
         except RuntimeFailed as err:
             log.warning("runtime does not answer", extra={"pod": self._name(), "cause": str(err)})
             return now + RETRY_S
-        pod = self.pod
+        if runtime != self.runtime:
+            self._tried.clear()
+        self.runtime, pod = runtime, self.pod
         self._sync_probes(pod, runtime, tasks)
         view = View(self._prober.results, self._failures)
         plan = plan_pod(pod, runtime, view, now)
-        fresh = [action for action in plan.actions if action.key not in stale | self._busy]
+        idle = [action for action in plan.actions if action.key not in stale | self._busy]
+        fresh = [action for action in idle if self._may_try(action, now)]
         destroys = any(isinstance(action, RemoveSandbox | FinishPod) for action in fresh)
         if pod is not None and destroys:
             await self._report(pod, runtime, view, now)
@@ -151,7 +156,17 @@ class PodWorker:
             tasks.create_task(self._perform(action), name=" ".join(action.key))
         if pod is not None and not destroys:
             await self._report(pod, runtime, view, now)
-        return self._earliest(plan.wake_at, now)
+        held = [self._tried[action][1] for action in idle if action not in fresh]
+        return self._earliest([*held, *([] if plan.wake_at is None else [plan.wake_at])], now)
+
+    def _may_try(self, action: Action, now: float) -> bool:
+        """False for an action that was carried out without effect, until its back-off is over: whatever the runtime
+        does, this loop never spins."""
+        times, again_at = self._tried.get(action, (0, 0.0))
+        if now < again_at:
+            return False
+        self._tried[action] = (times + 1, now + min(RETRY_S * 2**times, RETRY_MAX_S))
+        return True
 
     async def _observe(self) -> PodRuntime:
         runtime = await self.services.runtime.observe(self.uid)
@@ -171,11 +186,10 @@ class PodWorker:
         ip = sandbox.ips[0] if sandbox.ips else self.services.node.ip or "127.0.0.1"
         self._prober.sync(pod, running, ip, tasks)
 
-    def _earliest(self, wake_at: float | None, now: float) -> float | None:
-        """The plan's time, or sooner the moment at which a failed pull shows as back-off."""
+    def _earliest(self, wakes: list[float], now: float) -> float | None:
+        """The first of ``wakes``, or sooner the moment at which a failed pull shows as back-off."""
         shows = [f.at + 1.0 for f in self._failures.values() if f.reason == "ErrImagePull" and f.at + 1.0 > now]
-        times = [*shows, *([wake_at] if wake_at is not None else [])]
-        return min(times, default=None)
+        return min([*shows, *wakes], default=None)
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -195,7 +209,6 @@ class PodWorker:
             self._failed(action, name, err)
         except errors.ApiError as err:
             log.info("apiserver refused", extra={"pod": self._name(), "action": action.key[0], "cause": err.message})
-            self._later(RETRY_S)
         finally:
             self._busy.discard(action.key)
             self.poke()
@@ -209,8 +222,6 @@ class PodWorker:
         elif isinstance(action, StartContainer):
             self._event("Warning", "Failed", f"Error: {err}", name)
             self._fail(name, "CreateContainerError", str(err))
-        else:
-            self._later(RETRY_S)
 
     def _fail(self, name: str, reason: str, message: str, retry_at: float | None = None) -> None:
         now = self.services.now()
