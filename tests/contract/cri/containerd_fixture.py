@@ -23,7 +23,7 @@ from typing import Any
 
 PAUSE_IMAGE = "knarr.test/pause:1"
 TEST_IMAGE = "knarr.test/tools:1"
-PROGRAMS = ("sh", "sleep", "cat", "echo", "true", "false", "head", "env", "ls", "id", "touch", "stat", "python3")
+PROGRAMS = ("sh", "sleep", "cat", "echo", "true", "false", "head", "env", "ls", "id", "touch", "stty", "python3")
 START_TIMEOUT_S = 30
 
 CONFIG = """

@@ -109,7 +109,8 @@ def test_exec_on_a_terminal_passes_size_and_keys(argv: list[str], container: str
     keyboard, terminal = pty.openpty()
     fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", 37, 101, 0, 0))
     before = termios.tcgetattr(terminal)
-    shell = 'stty() { :; }; trap "echo caught" INT; echo ready; read line; echo "<$line>"; exit 6'
+    sized = 'until [ "$(stty size)" = "37 101" ]; do sleep 0.05; done'
+    shell = f'{sized}; trap "echo caught" INT; echo ready; read line; echo "<$line>"; exit 6'
     process = subprocess.Popen(
         [*argv, "exec", "-it", container, "sh", "-c", shell], stdin=terminal, stdout=terminal, stderr=terminal
     )
