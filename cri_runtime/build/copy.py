@@ -7,7 +7,6 @@ the image has already keeps its owner and mode.
 
 import os
 import stat
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,7 +26,7 @@ from cri_runtime.images.layer import (
     symlink_entry,
 )
 from cri_runtime.images.tree import Found, Rel, Stack, split
-from cri_runtime.images.unpack import kept_xattrs
+from cri_runtime.images.xattrs import kept_xattrs
 
 Owner = tuple[int, int]
 
@@ -283,11 +282,3 @@ def open_item(item: Item) -> BinaryIO:
         return BytesIO(item.content or b"")
     _, place, found = item.source
     return open(found.tree.open(place), "rb")  # noqa: PTH123 (a descriptor, the caller closes it)
-
-
-def is_archive(file: BinaryIO) -> bool:
-    """Whether the uncompressed bytes of ``file`` begin with a tar header."""
-    try:
-        return tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape").size >= 0
-    except (tarfile.HeaderError, UnsafeLayer, EOFError, OSError):
-        return False

@@ -10,10 +10,12 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cri_runtime.images.entry import WHITEOUT_PREFIX
 from cri_runtime.images.errors import UnsafeLayer
 from cri_runtime.images.layer import LayerWriter, WrittenLayer, directory_entry, file_entry, symlink_entry
 from cri_runtime.images.tree import Rel, Stack, Tree, is_whiteout
-from cri_runtime.images.unpack import OPAQUE_MARKER, WHITEOUT_PREFIX, kept_xattrs
+from cri_runtime.images.unpack import OPAQUE_MARKER
+from cri_runtime.images.xattrs import kept_xattrs
 
 _REDIRECT_XATTR = "trusted.overlay.redirect"
 MOUNT_POINTS: frozenset[Rel] = frozenset(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cri_runtime.images.digest import Digest
+from cri_runtime.images.entry import BoundedTarInfo
 from cri_runtime.images.errors import ImageError, InvalidArchive, InvalidManifest, InvalidReference, UnsafeLayer
 from cri_runtime.images.layer import CHUNK_BYTES, LayerReader
 from cri_runtime.images.manifest import (
@@ -33,7 +34,6 @@ from cri_runtime.images.manifest import (
 )
 from cri_runtime.images.reference import normalize, parse
 from cri_runtime.images.store import Image, ImageStore
-from cri_runtime.images.unpack import BoundedTarInfo
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _FULL_NAME = "io.containerd.image.name"

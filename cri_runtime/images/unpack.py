@@ -7,7 +7,6 @@ Links inside the image are followed inside the image, through the layers below t
 layer's link ``lib -> usr/lib`` lands in ``usr/lib``, as it does where layers are applied to a mounted stack.
 """
 
-import errno
 import os
 import shutil
 import stat
@@ -15,25 +14,26 @@ import tarfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from cri_runtime.images.entry import (
+    WHITEOUT_PREFIX,
+    BoundedTarInfo,
+    hidden_name,
+    mtime_ns_of,
+    names_of,
+    owner_of,
+    target_of,
+)
 from cri_runtime.images.errors import UnsafeLayer
 from cri_runtime.images.layer import CHUNK_BYTES, LayerReader
-from cri_runtime.images.tree import OPAQUE_XATTR, Found, Rel, Stack, Tree, is_whiteout, resolve, split
+from cri_runtime.images.tree import OPAQUE_XATTR, Found, Rel, Stack, Tree, is_whiteout, resolve
+from cri_runtime.images.xattrs import KEPT_XATTRS, set_xattr, xattr_allowed
 
-WHITEOUT_PREFIX = ".wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 _AUFS_PREFIX = ".wh..wh."
-KEPT_XATTRS = "SCHILY.xattr."
-"""The prefix of extended attributes in tar headers, as all tools write it."""
-_NAME_BYTES_MAX = 255
-_PATH_BYTES_MAX = 4096
-_HEADER_BYTES_MAX = 1 << 20
-_ID_MAX = (1 << 32) - 2
-_MTIME_S_MAX = 1 << 34  # the year 2514: ext4's and xfs' own bound is near
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,6 @@ def _tar(layer: LayerReader) -> tarfile.TarFile:
     return tarfile.open(fileobj=layer, mode="r|", bufsize=CHUNK_BYTES, tarinfo=BoundedTarInfo)
 
 
-class BoundedTarInfo(tarfile.TarInfo):
-    """A tar header; refuses extension headers that would fill the memory."""
-
-    _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, b"K")
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in self._EXTENSIONS and self.size > _HEADER_BYTES_MAX):
-            raise UnsafeLayer(f"a tar header claims {self.size} bytes")
-        return super()._proc_member(tar)  # type: ignore[misc]
-
-
 class _Unpacker:
     """The state of one unpacking. Invariant: a place in ``_made`` is a directory of the upper tree, not a link."""
 
@@ -121,7 +110,7 @@ class _Unpacker:
     def take(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, layer: LayerReader) -> None:
         """Apply one entry."""
         self._charge(entry, layer)
-        names = _names(entry.name)
+        names = names_of(entry.name)
         if not names:
             self._root(entry)
             return
@@ -134,7 +123,7 @@ class _Unpacker:
         elif name.startswith(_AUFS_PREFIX):
             pass  # bookkeeping of a file system that is gone
         else:
-            self._whiteout((*parent, _hidden_name(entry.name, name)))
+            self._whiteout((*parent, hidden_name(entry.name, name)))
 
     def finish(self) -> Usage:
         """Set the directories' times, which filling them has changed, and sum up."""
@@ -233,7 +222,7 @@ class _Unpacker:
 
     def _root(self, entry: tarfile.TarInfo) -> None:
         if entry.isdir():
-            self._times[()] = _mtime_ns(entry)
+            self._times[()] = mtime_ns_of(entry)
             self._set_attributes(self._upper.fd, entry)
 
     def _make(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, rel: Rel) -> None:
@@ -246,7 +235,7 @@ class _Unpacker:
         if entry.islnk():
             self._link(entry, rel)
         elif entry.issym():
-            os.symlink(_checked_target(entry), name, dir_fd=parent)
+            os.symlink(target_of(entry), name, dir_fd=parent)
             self._set_owner_and_time(entry, parent, name)
         elif entry.isdev():
             _make_node(entry, parent, name)
@@ -269,7 +258,7 @@ class _Unpacker:
             self._made.add(rel)
         with self._upper.directory(rel) as fd:
             self._set_attributes(fd, entry)
-        self._times[rel] = _mtime_ns(entry)
+        self._times[rel] = mtime_ns_of(entry)
 
     def _clear(self, rel: Rel) -> None:
         """Remove what an earlier entry of this layer put at ``rel``."""
@@ -290,12 +279,12 @@ class _Unpacker:
         try:
             _copy(content, fd, sparse=entry.issparse())
             self._set_attributes(fd, entry)
-            os.utime(fd, ns=(_mtime_ns(entry), _mtime_ns(entry)))
+            os.utime(fd, ns=(mtime_ns_of(entry), mtime_ns_of(entry)))
         finally:
             os.close(fd)
 
     def _link(self, entry: tarfile.TarInfo, rel: Rel) -> None:
-        names = _names(entry.linkname)
+        names = names_of(entry.linkname)
         place = self._stack.resolve(names)
         found = self._stack.lookup(place) if place else None
         if found is None or place == rel:
@@ -333,59 +322,17 @@ class _Unpacker:
 
     def _set_attributes(self, fd: int, entry: tarfile.TarInfo) -> None:
         """Owner, mode, extended attributes, in the order in which none undoes another."""
-        os.fchown(fd, *_owner(entry))
+        os.fchown(fd, *owner_of(entry))
         os.fchmod(fd, entry.mode & 0o7777)
         for key, value in entry.pax_headers.items():
             if key.startswith(KEPT_XATTRS) and xattr_allowed(key.removeprefix(KEPT_XATTRS)):
-                _setxattr(fd, key.removeprefix(KEPT_XATTRS), value.encode("utf-8", "surrogateescape"))
+                set_xattr(fd, key.removeprefix(KEPT_XATTRS), value.encode("utf-8", "surrogateescape"))
 
     def _set_owner_and_time(self, entry: tarfile.TarInfo, parent: int, name: str) -> None:
-        os.chown(name, *_owner(entry), dir_fd=parent, follow_symlinks=False)
+        os.chown(name, *owner_of(entry), dir_fd=parent, follow_symlinks=False)
         if not entry.issym():
             os.chmod(name, entry.mode & 0o7777, dir_fd=parent)
-        os.utime(name, ns=(_mtime_ns(entry), _mtime_ns(entry)), dir_fd=parent, follow_symlinks=False)
-
-
-def _names(path: str) -> Rel:
-    """The names of an entry's path. Raises UnsafeLayer when it leaves the root or cannot be a path."""
-    names = split(path)
-    encoded = [os.fsencode(name) for name in names]
-    if "\0" in path or any(len(name) > _NAME_BYTES_MAX for name in encoded) or len(path) > _PATH_BYTES_MAX:
-        raise UnsafeLayer(f'"{path[:100]}": no file can have this name')
-    depth = 0
-    for name in names:
-        depth += -1 if name == ".." else 1
-        if depth < 0:
-            raise UnsafeLayer(f'"{path}": leads out of the image')
-    return resolve(names, lambda _: None) if ".." in names else names
-
-
-def _hidden_name(path: str, name: str) -> str:
-    hidden = name.removeprefix(WHITEOUT_PREFIX)
-    if hidden in ("", ".", ".."):
-        raise UnsafeLayer(f'"{path}": a whiteout of nothing')
-    return hidden
-
-
-def _checked_target(entry: tarfile.TarInfo) -> str:
-    if not entry.linkname or "\0" in entry.linkname or len(entry.linkname) > _PATH_BYTES_MAX:
-        raise UnsafeLayer(f'"{entry.name}": a link to nowhere')
-    return entry.linkname
-
-
-def _owner(entry: tarfile.TarInfo) -> tuple[int, int]:
-    if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
-        raise UnsafeLayer(f'"{entry.name}": the owner {entry.uid}:{entry.gid} cannot be')
-    return entry.uid, entry.gid
-
-
-def _mtime_ns(entry: tarfile.TarInfo) -> int:
-    """Modification time in nanoseconds; from the extended header exactly, not by way of a float."""
-    try:
-        seconds = Decimal(entry.pax_headers.get("mtime", entry.mtime))
-        return int(min(max(seconds, Decimal(0)), Decimal(_MTIME_S_MAX)) * 1_000_000_000)
-    except (InvalidOperation, ValueError, OverflowError):
-        return 0
+        os.utime(name, ns=(mtime_ns_of(entry), mtime_ns_of(entry)), dir_fd=parent, follow_symlinks=False)
 
 
 def _make_node(entry: tarfile.TarInfo, parent: int, name: str) -> None:
@@ -413,27 +360,3 @@ def _copy(content: IO[bytes], fd: int, sparse: bool) -> None:
             view = view[os.write(fd, view) :]
     if sparse:
         os.ftruncate(fd, size)
-
-
-def xattr_allowed(name: str) -> bool:
-    """Attributes that cannot speak to overlayfs or to the host's security modules."""
-    return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
-
-
-def kept_xattrs(fd: int) -> dict[str, str]:
-    """The extended attributes of an open file that a layer keeps, as tar headers."""
-    try:
-        names = [name for name in os.listxattr(fd) if xattr_allowed(name)]
-    except OSError as err:
-        if err.errno != errno.ENOTSUP:
-            raise
-        return {}
-    return {KEPT_XATTRS + name: os.getxattr(fd, name).decode("utf-8", "surrogateescape") for name in names}
-
-
-def _setxattr(fd: int, name: str, value: bytes) -> None:
-    try:
-        os.setxattr(fd, name, value)
-    except OSError as err:
-        if err.errno != errno.ENOTSUP:
-            raise
