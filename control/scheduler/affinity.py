@@ -10,6 +10,8 @@ def required_fits(pod: core.Pod, labels: Mapping[str, str], name: str) -> bool:
     """True if the node satisfies the pod's nodeSelector and its required node affinity."""
     if any(labels.get(key) != value for key, value in pod.spec.nodeSelector.items()):
         return False
+    if not pod.spec.HasField("affinity"):
+        return True
     affinity = pod.spec.affinity.nodeAffinity
     if not affinity.HasField("requiredDuringSchedulingIgnoredDuringExecution"):
         return True

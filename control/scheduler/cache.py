@@ -3,7 +3,6 @@
 A pod that was just bound is *assumed* on its node before the watch confirms it, so the next pod sees the room as taken.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -57,7 +56,12 @@ class NodeInfo:
 
     name: str
     node: core.Node | None = None
+    # What filters and scores ask of the node, read once when it changes.
     allocatable: Amounts = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    ready: str = "Unknown"
+    unschedulable: bool = False
+    taints: tuple[core.Taint, ...] = ()
     pods: dict[str, PodRecord] = field(default_factory=dict)
     requested: Amounts = field(default_factory=dict)
     expected_cpu: int = 0
@@ -69,6 +73,10 @@ class NodeInfo:
         """Take over what the node offers."""
         self.node = node
         self.allocatable = amounts(node.status.allocatable or node.status.capacity)
+        self.labels = dict(node.metadata.labels)
+        self.ready = next((c.status for c in node.status.conditions if c.type == "Ready"), "Unknown")
+        self.unschedulable = node.spec.unschedulable
+        self.taints = tuple(node.spec.taints)
 
     def add(self, pod: PodRecord) -> None:
         """Count ``pod``; it must not be here yet."""
@@ -106,8 +114,8 @@ class Cache:
         self._where: dict[str, str] = {}
         self._assumed: set[str] = set()
 
-    def nodes(self) -> Iterable[NodeInfo]:
-        """The nodes that exist. A name that only pods mention is no node."""
+    def nodes(self) -> list[NodeInfo]:
+        """The nodes that exist, by age of acquaintance. A name that only pods mention is no node."""
         return [info for info in self._infos.values() if info.node is not None]
 
     def set_node(self, node: core.Node) -> None:

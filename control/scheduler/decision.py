@@ -5,7 +5,7 @@ The record is what events, ``describe`` and a future "why this node" are made fr
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -13,6 +13,9 @@ from control.scheduler.cache import NodeInfo, PodRecord
 from control.scheduler.filters import FILTERS
 from control.scheduler.scores import SCORES
 from protos.k8s import core_v1_pb2 as core
+
+ENOUGH = 100
+"""Nodes that fit among which the best is chosen."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Decision:
 
     node: str | None
     verdicts: tuple[Verdict, ...]
+    asked: int = 0
+    """How many nodes were asked; the next decision may begin with those that were not."""
 
     @property
     def refused_by(self) -> frozenset[str]:
@@ -53,11 +58,21 @@ class Decision:
         return f"0/{len(self.verdicts)} nodes are available: {reasons}."
 
 
-def decide(pod: core.Pod, record: PodRecord, nodes: Iterable[NodeInfo]) -> Decision:
-    """Choose a node for ``pod``. Equal totals go to the node with fewest pods, then to the first by name."""
+def decide(
+    pod: core.Pod, record: PodRecord, nodes: Sequence[NodeInfo], first: int = 0, enough: int = ENOUGH
+) -> Decision:
+    """Choose a node for ``pod``. Equal totals go to the node with fewest pods, then to the first by name.
+
+    Nodes are asked in order from number ``first`` on, around the end, until ``enough`` of them fit: the best of a
+    hundred is good enough, and a cluster of thousands costs no more than one of a hundred (as in Kubernetes).
+    """
     verdicts: dict[str, Verdict] = {}
     candidates: list[NodeInfo] = []
-    for info in nodes:
+    asked = 0
+    for number in range(len(nodes)):
+        if len(candidates) >= enough:
+            break
+        info, asked = nodes[(first + number) % len(nodes)], number + 1
         refused = _refusal(pod, record, info)
         if refused is None:
             candidates.append(info)
@@ -67,7 +82,7 @@ def decide(pod: core.Pod, record: PodRecord, nodes: Iterable[NodeInfo]) -> Decis
         verdicts[verdict.node] = verdict
     best = min(candidates, key=lambda i: (-verdicts[i.name].total, len(i.pods), _natural(i.name)), default=None)
     ordered = tuple(verdicts[name] for name in sorted(verdicts, key=_natural))
-    return Decision(best.name if best is not None else None, ordered)
+    return Decision(best.name if best is not None else None, ordered, asked)
 
 
 def _refusal(pod: core.Pod, record: PodRecord, info: NodeInfo) -> Verdict | None:

@@ -21,39 +21,37 @@ def node_name(pod: core.Pod, record: PodRecord, info: NodeInfo) -> list[str]:
 
 def unschedulable(pod: core.Pod, record: PodRecord, info: NodeInfo) -> list[str]:
     """spec.unschedulable (cordon)."""
-    assert info.node is not None
+    if not info.unschedulable:
+        return []
     taint = core.Taint(key=UNSCHEDULABLE, effect="NoSchedule")
-    blocked = info.node.spec.unschedulable and not tolerated(taint, pod.spec.tolerations)
-    return ["node(s) were unschedulable"] if blocked else []
+    return [] if tolerated(taint, pod.spec.tolerations) else ["node(s) were unschedulable"]
 
 
 def ready(pod: core.Pod, record: PodRecord, info: NodeInfo) -> list[str]:
     """The node's Ready condition, for a node whose taints do not say it yet."""
-    assert info.node is not None
-    state = next((c.status for c in info.node.status.conditions if c.type == "Ready"), "Unknown")
-    if state == "True":
+    if info.ready == "True":
         return []
-    taint = core.Taint(key=NOT_READY if state == "False" else UNREACHABLE, effect="NoSchedule")
+    taint = core.Taint(key=NOT_READY if info.ready == "False" else UNREACHABLE, effect="NoSchedule")
     return [] if tolerated(taint, pod.spec.tolerations) else ["node(s) were not ready"]
 
 
 def taints(pod: core.Pod, record: PodRecord, info: NodeInfo) -> list[str]:
     """Taints NoSchedule and NoExecute that the pod does not tolerate."""
-    assert info.node is not None
-    left = untolerated(info.node.spec.taints, pod.spec.tolerations, ("NoSchedule", "NoExecute"))
+    if not info.taints:
+        return []
+    left = untolerated(info.taints, pod.spec.tolerations, ("NoSchedule", "NoExecute"))
     return [f"node(s) had untolerated taint {{{left[0].key}: {left[0].value}}}"] if left else []
 
 
 def affinity(pod: core.Pod, record: PodRecord, info: NodeInfo) -> list[str]:
     """nodeSelector and required node affinity."""
-    assert info.node is not None
-    fits = required_fits(pod, info.node.metadata.labels, info.name)
+    fits = required_fits(pod, info.labels, info.name)
     return [] if fits else ["node(s) didn't match Pod's node affinity/selector"]
 
 
 def ports(pod: core.Pod, record: PodRecord, info: NodeInfo) -> list[str]:
     """Host ports that another pod of the node holds."""
-    clash = any(_clashes(port, held) for port in record.ports for held in info.ports)
+    clash = bool(record.ports) and any(_clashes(port, held) for port in record.ports for held in info.ports)
     return ["node(s) didn't have free ports for the requested pod ports"] if clash else []
 
 

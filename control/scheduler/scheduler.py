@@ -43,6 +43,7 @@ class Scheduler:
         self.pods.add_handler(self._pod_changed)
         self.nodes.add_handler(self._node_changed)
         self._changed = asyncio.Event()
+        self._first = 0
         self._slots = asyncio.Semaphore(BINDINGS_MAX)
 
     async def run(self) -> None:
@@ -81,7 +82,9 @@ class Scheduler:
 
     async def _place(self, pod: core.Pod, tasks: asyncio.TaskGroup) -> None:
         record = record_of(pod)
-        decision = decide(pod, record, self.cache.nodes())
+        nodes = self.cache.nodes()
+        decision = decide(pod, record, nodes, self._first)
+        self._first = (self._first + decision.asked) % max(len(nodes), 1)
         if decision.node is None:
             self._refuse(pod, decision, tasks)
             return

@@ -31,12 +31,16 @@ def spread(pod: core.Pod, record: PodRecord, nodes: Sequence[NodeInfo]) -> list[
 
 def preferred_affinity(pod: core.Pod, record: PodRecord, nodes: Sequence[NodeInfo]) -> list[int]:
     """Preferred node affinity terms, relative to the candidate that satisfies most."""
-    return _relative([preferred_weight(pod, _labels(info), info.name) for info in nodes])
+    if not pod.spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution:
+        return [0] * len(nodes)
+    return _relative([preferred_weight(pod, info.labels, info.name) for info in nodes])
 
 
 def preferred_taints(pod: core.Pod, record: PodRecord, nodes: Sequence[NodeInfo]) -> list[int]:
     """Fewer untolerated PreferNoSchedule taints is better."""
-    counts = [len(untolerated(_taints(info), pod.spec.tolerations, ("PreferNoSchedule",))) for info in nodes]
+    if not any(info.taints for info in nodes):
+        return [MAX] * len(nodes)
+    counts = [len(untolerated(info.taints, pod.spec.tolerations, ("PreferNoSchedule",))) for info in nodes]
     return [MAX - score for score in _relative(counts)]
 
 
@@ -54,14 +58,6 @@ def _free(used: float) -> int:
 def _relative(values: list[int]) -> list[int]:
     top = max(values, default=0)
     return [MAX * value // top if top else 0 for value in values]
-
-
-def _labels(info: NodeInfo) -> dict[str, str]:
-    return dict(info.node.metadata.labels) if info.node is not None else {}
-
-
-def _taints(info: NodeInfo) -> Sequence[core.Taint]:
-    return info.node.spec.taints if info.node is not None else ()
 
 
 SCORES: dict[str, tuple[Score, int]] = {
