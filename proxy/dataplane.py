@@ -144,9 +144,7 @@ class DataPlane:
         )
 
     def _close(self, entry: Entry) -> None:
-        if not entry.sent:
-            return
-        entry.sent = False
+        entry.sent = False  # the message is sent in any case: an answer that crossed another may have misled us
         self._send(op="close", id=entry.key)
         for other in list(self._failing.values()):  # its address is free again: somebody may be waiting for it
             if other.listener.port == entry.listener.port:

@@ -7,7 +7,7 @@ KEP-2086 for the traffic policies), one function each, so that any node's proxy 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from protos.k8s.core_v1_pb2 import Endpoints, Service, ServicePort
@@ -24,6 +24,7 @@ AFFINITY_S_DEFAULT = 10_800
 """``sessionAffinityConfig.clientIP.timeoutSeconds`` when absent, seconds (Service API)."""
 
 ANY_IPV4 = "0.0.0.0"
+NOBODY = ("0.0.0.0/32",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,14 @@ def _listener(
         backends=backends,
         policy=policy_of(service),
         affinity_s=affinity_of(service),
-        sources=tuple(spec.loadBalancerSourceRanges) if role == "LoadBalancer" else (),
+        sources=_sources(spec.loadBalancerSourceRanges) if role == "LoadBalancer" else (),
     )
+
+
+def _sources(ranges: Iterable[str]) -> tuple[str, ...]:
+    """The CIDRs that are usable. When none of several is, nobody is let in: a typing error must not open a service."""
+    written = [text.strip() for text in ranges]
+    return tuple(text for text in written if is_network(text)) or (NOBODY if written else ())
 
 
 def _addresses(service: Service, port: ServicePort) -> list[tuple[str, str, int]]:
@@ -113,6 +120,15 @@ def _addresses(service: Service, port: ServicePort) -> list[tuple[str, str, int]
         found.append(("NodePort", ANY_IPV4, port.nodePort))
     unique = {(address, number): (role, address, number) for role, address, number in reversed(found) if is_ip(address)}
     return list(reversed(unique.values()))
+
+
+def is_network(text: str) -> bool:
+    """Whether ``text`` is a CIDR."""
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4096)

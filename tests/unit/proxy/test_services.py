@@ -70,6 +70,22 @@ def test_every_way_to_a_load_balancer():
     assert [each.sources for each in listeners] == [(), (), ("10.0.0.0/8",), ()]
 
 
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ([], ()),
+        (["10.0.0.0/8", " 192.0.2.1/32 "], ("10.0.0.0/8", "192.0.2.1/32")),
+        (["10.0.0.0/8", "10.0.0.0/99"], ("10.0.0.0/8",)),
+        (["everybody"], ("0.0.0.0/32",)),
+    ],
+)
+def test_source_ranges(ranges, expected):
+    web = service('type: "LoadBalancer" ports { port: 80 }')
+    web.spec.loadBalancerSourceRanges.extend(ranges)
+    web.status.loadBalancer.ingress.add(ip="10.98.0.1")
+    assert [each.sources for each in plan_listeners(web, [ONE])] == [expected]
+
+
 def test_node_port_number_of_a_plain_cluster_ip_is_ignored():
     assert ways(plan_listeners(service('clusterIP: "10.96.0.1" ports { port: 80 nodePort: 30080 }'), [ONE])) == [
         ("ClusterIP", "10.96.0.1", 80)
