@@ -118,8 +118,14 @@ def _addresses(service: Service, port: ServicePort) -> list[tuple[str, str, int]
         found += [("LoadBalancer", each.ip, port.port) for each in ingress if each.ip and each.ipMode != "Proxy"]
     if spec.type in ("NodePort", "LoadBalancer") and port.nodePort:
         found.append(("NodePort", ANY_IPV4, port.nodePort))
-    unique = {(address, number): (role, address, number) for role, address, number in reversed(found) if is_ip(address)}
+    usable = [each for each in reversed(found) if is_ip(each[1]) and is_port(each[2])]
+    unique = {(address, number): (role, address, number) for role, address, number in usable}
     return list(reversed(unique.values()))
+
+
+def is_port(number: int) -> bool:
+    """Whether a TCP or UDP port may have this number."""
+    return 0 < number < 1 << 16
 
 
 def is_network(text: str) -> bool:
@@ -173,7 +179,7 @@ def _candidates(
 
 
 def _of_slice(slice_: EndpointSlice, port: ServicePort, everyone: bool) -> Iterable[Endpoint]:
-    numbers = [each.port for each in slice_.ports if _serves(each, port) and each.port]
+    numbers = [each.port for each in slice_.ports if _serves(each, port) and is_port(each.port)]
     for endpoint in slice_.endpoints:
         if not endpoint.addresses or not is_ip(endpoint.addresses[0]):
             continue
@@ -189,7 +195,7 @@ def _of_slice(slice_: EndpointSlice, port: ServicePort, everyone: bool) -> Itera
 def _of_endpoints(endpoints: Endpoints, port: ServicePort, everyone: bool) -> list[Endpoint]:
     found = []
     for subset in endpoints.subsets:
-        numbers = [each.port for each in subset.ports if _serves(each, port)]
+        numbers = [each.port for each in subset.ports if _serves(each, port) and is_port(each.port)]
         for ready, addresses in ((True, subset.addresses), (everyone, subset.notReadyAddresses)):
             for address in filter(lambda each: is_ip(each.ip), addresses):
                 pod, node = _pod(address.targetRef), address.nodeName

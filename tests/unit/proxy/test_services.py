@@ -46,6 +46,8 @@ def test_cluster_ip_leads_to_the_slice():
         'clusterIP: "" ports { port: 80 }',
         'clusterIP: "10.96.0.1"',
         'clusterIP: "not an address" ports { port: 80 }',
+        'clusterIP: "10.96.0.1" ports { port: 70000 }',
+        'clusterIP: "10.96.0.1" ports { }',
     ],
 )
 def test_nothing_to_listen_on(text):
@@ -147,6 +149,11 @@ def test_conditions(endpoints, expected):
     assert targets(plan_listeners(service(PLAIN), [endpoint_slice(text)])) == [
         [f"10.244.0.{number}:8080" for number in expected]
     ]
+
+
+def test_impossible_port_of_an_endpoint_is_left_out():
+    text = 'endpoints { addresses: "10.244.0.2" } ports { port: 70000 } ports { port: 8080 } ports { }'
+    assert targets(plan_listeners(service(PLAIN), [endpoint_slice(text)])) == [["10.244.0.2:8080"]]
 
 
 def test_publish_not_ready_addresses():
