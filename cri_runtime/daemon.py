@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cri_runtime.build.pod_runner import PodRunner
 from cri_runtime.cgroups import detect
 from cri_runtime.network import BridgeNetwork, CNINetwork
 from cri_runtime.network.errors import NetworkError
@@ -83,6 +84,7 @@ async def serve(config: Config) -> None:
         world.tasks = await stack.enter_async_context(asyncio.TaskGroup())
         await _set_up_network(network)
         await recover(world, sandboxes, containers)
+        images.builder.runner = PodRunner.after_recovery(world)
         server = new_server()
         parts = Parts(world, sandboxes, containers, execs, Stats(world), streaming, config.describe())
         runtime_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(parts), server)
