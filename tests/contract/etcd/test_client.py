@@ -88,6 +88,13 @@ async def test_leases(client: Client) -> None:
         await client.put(b"a", b"1", lease=lease)
 
 
+@pytest.mark.parametrize("ttl", [1, 0, -5])
+async def test_a_lease_lives_at_least_one_and_a_half_election_timeouts(ttl: int, client: Client) -> None:
+    granted = await client.lease_grant(ttl)
+    assert granted.TTL == 2
+    await client.lease_revoke(granted.ID)
+
+
 async def test_status_and_members(client: Client) -> None:
     status = await client.status()
     assert status.leader == status.header.member_id

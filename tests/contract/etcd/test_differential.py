@@ -132,7 +132,7 @@ class Requests:
 
     def grant(self) -> pb.LeaseGrantRequest:
         return pb.LeaseGrantRequest(
-            ID=self.random.choice([11, 12, 13]), TTL=self.random.choice([1000, -5, 9_000_000_001])
+            ID=self.random.choice([11, 12, 13]), TTL=self.random.choice([1000, 2000, 9_000_000_001])
         )
 
     def revoke(self) -> pb.LeaseRevokeRequest:
