@@ -111,8 +111,7 @@ class Wal:
             self._cut(items)
             data = encode_batch(self._batch + 1, items)
         assert self._file is not None
-        self._file.write(data, self._offset)
-        self._file.sync()
+        self._file.write_durably(data, self._offset)
         self._offset += len(data)
         self._batch += 1
 

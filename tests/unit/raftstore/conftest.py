@@ -27,6 +27,10 @@ class MemoryFile:
             self.data.extend(bytes(offset + len(data) - len(self.data)))
         self.data[offset : offset + len(data)] = data
 
+    def write_durably(self, data: bytes, offset: int) -> None:
+        self.write(data, offset)
+        self.sync()
+
     def sync(self) -> None:
         self.durable = bytes(self.data)
 

@@ -185,6 +185,6 @@ def test_a_full_disk_is_named(memory_fs: Any, open_wal: Callable[..., Wal]) -> N
     def refuse(data: bytes, offset: int) -> None:
         raise OSError(28, "No space left on device")
 
-    last_segment(memory_fs).write = refuse
+    last_segment(memory_fs).write_durably = refuse
     with pytest.raises(StorageError, match="cannot write the log in /wal: No space left on device"):
         wal.append(None, entries(1, 1))
