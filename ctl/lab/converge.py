@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ctl.lab import health, processes
@@ -18,6 +18,8 @@ SOCKET_PATH_MAX = 107
 """Bytes of a unix socket's path, sockaddr_un less its terminating zero."""
 
 Say = Callable[[str], None]
+Then = Callable[[Sequence[str]], Awaitable[None]]
+"""What else has to come true; gets the names of the components that were started."""
 
 
 def prepare(layout: Layout, settings: Settings) -> None:
@@ -61,11 +63,11 @@ def _changed(component: Component, running: Sequence[str]) -> list[str]:
     return [flag for flag in component.argv[1:] if flag not in running] if running else []
 
 
-async def converge(layout: Layout, wanted: Sequence[Component], say: Say) -> list[str]:
-    """Start what does not run of ``wanted``, each when what it needs is healthy; wait until all are.
+async def converge(layout: Layout, wanted: Sequence[Component], say: Say, then: Then | None = None) -> list[str]:
+    """Start what does not run of ``wanted``, each when what it needs is healthy; wait until all are, and for ``then``.
 
-    Returns the names it started. When one fails, everything this call started is stopped again. Raises AddressTaken
-    before anything is started, ComponentFailed (in a group) after.
+    Returns the names it started. When one fails, or ``then`` does, everything this call started is stopped again.
+    Raises AddressTaken before anything is started, ComponentFailed (in a group) after, and what ``then`` raises.
     """
     absent = missing(layout, wanted)
     check_ports(absent)
@@ -75,10 +77,13 @@ async def converge(layout: Layout, wanted: Sequence[Component], say: Say) -> lis
         async with asyncio.TaskGroup() as tasks:
             for component in wanted:
                 tasks.create_task(_bring_up(component, component in absent, layout, ready, started, say))
+        names = [each.component.name for each in started]
+        if then is not None:
+            await then(names)
     except BaseException:
         await _undo(layout, started)
         raise
-    return [each.component.name for each in started]
+    return names
 
 
 async def _bring_up(

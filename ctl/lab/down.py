@@ -14,6 +14,7 @@ from ctl.lab.components import Component, components, runtime
 from ctl.lab.converge import STOP_GRACE_S, Say, converge
 from ctl.lab.errors import Leftovers, NotRoot
 from ctl.lab.layout import Layout
+from ctl.lab.lock import exclusive
 from ctl.lab.settings import Settings, read_settings
 
 STOP_ORDER = ("kubelet", "controllers", "scheduler", "proxy", "apiserver", "store", "registry")
@@ -31,7 +32,12 @@ def down(context: Context, purge: bool) -> None:
     The state directory stays, so that the next 'ctl up' finds every object and image again; --purge removes it.
     """
     layout = context.layout
-    stopped = bring_down(layout, click.echo)
+    stopped = False
+    if layout.settings.exists():
+        if os.geteuid() != 0:
+            raise NotRoot("ctl down")
+        with exclusive(layout):
+            stopped = bring_down(layout, click.echo)
     if purge and layout.state_dir.exists():
         purge_state(layout)
         click.echo(f"removed {layout.state_dir}")
@@ -48,9 +54,7 @@ class _Running:
 
 
 def bring_down(layout: Layout, say: Say) -> bool:
-    """Stop everything of ``layout``. Returns whether there was anything. Raises NotRoot, Leftovers, LabError."""
-    if not layout.settings.exists():
-        return False
+    """Stop everything of ``layout``. Returns whether there was anything. Raises Leftovers, LabError."""
     settings = read_settings(layout)
     running = [
         _Running(component, process)
@@ -59,8 +63,6 @@ def bring_down(layout: Layout, say: Say) -> bool:
     ]
     if not running and not layout.run.exists() and not any(sweep.leftovers(layout, settings)):
         return False
-    if os.geteuid() != 0:
-        raise NotRoot("ctl down")
     asyncio.run(_stop_all(layout, settings, running, say))
     _sweep(layout, settings)
     return True

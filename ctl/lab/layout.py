@@ -45,6 +45,11 @@ class Layout:
         return self.state_dir / "up.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the command that changes the cluster."""
+        return self.state_dir / "lock"
+
+    @property
     def registries(self) -> Path:
         """How the node runtime reaches registries."""
         return self.state_dir / "registries.toml"

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,9 +15,14 @@ from ctl.lab.components import components
 from ctl.lab.converge import HEALTH_DEADLINE_S, Say, converge, missing, prepare
 from ctl.lab.errors import LabError, NotRoot, NotWritable
 from ctl.lab.layout import Layout
+from ctl.lab.lock import exclusive
 from ctl.lab.pki import ensure_pki
 from ctl.lab.ports import check_ports
+from ctl.lab.processes import log_tail
 from ctl.lab.settings import Settings, settle
+
+if TYPE_CHECKING:
+    from control.client import Client
 
 
 @click.command()
@@ -31,8 +37,13 @@ def up(context: Context, port_offset: int | None, network: int | None, node_name
     """
     began = time.monotonic()
     layout = context.layout
-    settings = bring_up(layout, settle_checked(layout, port_offset, node_name, network), click.echo)
-    if settings is None:
+    if os.geteuid() != 0:
+        raise NotRoot("ctl up")
+    settle(layout, port_offset, node_name, network)  # wrong flags are told before anything is made
+    with exclusive(layout):
+        settings = settle(layout, port_offset, node_name, network)
+        changed = bring_up(layout, settings, click.echo)
+    if not changed:
         click.echo(f"already up ({layout.state_dir})")
         return
     click.echo(f"up in {time.monotonic() - began:.1f} s; node {settings.node_name} is Ready")
@@ -40,19 +51,11 @@ def up(context: Context, port_offset: int | None, network: int | None, node_name
     click.echo(f"config {layout.config} (ctl finds it by itself)")
 
 
-def settle_checked(layout: Layout, port_offset: int | None, node_name: str | None, network: int | None) -> Settings:
-    """``settle``, refused to whoever may not bring a cluster up. Raises LabError."""
-    if os.geteuid() != 0:
-        raise NotRoot("ctl up")
-    return settle(layout, port_offset, node_name, network)
-
-
-def bring_up(layout: Layout, settings: Settings, say: Say) -> Settings | None:
-    """Converge; None when everything was up already. Raises LabError, and then leaves what was there as it was."""
+def bring_up(layout: Layout, settings: Settings, say: Say) -> bool:
+    """Converge; False when everything was up already. Raises LabError, and then leaves what was there as it was."""
     wanted = components(layout, settings)
     absent = missing(layout, wanted)
     check_ports(absent)
-    fresh = [path for path in (layout.state_dir, layout.run) if not path.exists()]
     try:
         prepare(layout, settings)
         ensure_pki(layout.pki, settings)
@@ -64,16 +67,7 @@ def bring_up(layout: Layout, settings: Settings, say: Say) -> Settings | None:
         cause = group.exceptions[0]
         assert isinstance(cause, OSError)
         raise NotWritable(layout.state_dir, cause) from group
-    finally:
-        _remove_empty(fresh)
-    return settings if absent else None
-
-
-def _remove_empty(directories: list[Path]) -> None:
-    """Directories that this call made and that nothing was put into are not left behind."""
-    for directory in directories:
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
+    return bool(absent)
 
 
 def write_config(layout: Layout, settings: Settings) -> None:
@@ -90,8 +84,11 @@ def write_config(layout: Layout, settings: Settings) -> None:
 
 async def _converge(layout: Layout, settings: Settings, say: Say) -> None:
     began = int(time.time())
-    started = await converge(layout, components(layout, settings), say)
-    await wait_for_node(layout, settings, since_s=began if "kubelet" in started else 0)
+
+    async def node_is_ready(started: Sequence[str]) -> None:
+        await wait_for_node(layout, settings, since_s=began if "kubelet" in started else 0)
+
+    await converge(layout, components(layout, settings), say, node_is_ready)
 
 
 async def wait_for_node(layout: Layout, settings: Settings, since_s: int) -> None:
@@ -99,20 +96,30 @@ async def wait_for_node(layout: Layout, settings: Settings, since_s: int) -> Non
 
     Raises LabError after the deadline.
     """
-    from control.client import Client
-    from protos.k8s import core_v1_pb2 as core
+    from control.client import Client, errors
 
     async with Client(settings.address("apiserver"), tls=layout.admin_tls()) as client:
         try:
             async with asyncio.timeout(HEALTH_DEADLINE_S):
-                async for event in client.watch(core.Node, field_selector=f"metadata.name={settings.node_name}"):
-                    if event.type in ("ADDED", "MODIFIED") and _is_ready(event.object, since_s):
-                        return
-        except TimeoutError:
+                while not await _turns_ready(client, settings.node_name, since_s):
+                    pass
+        except (TimeoutError, errors.ApiError) as err:
+            why = f": {err}" if str(err) else f" after {HEALTH_DEADLINE_S:.0f} s"
+            tail = "".join(f"\n  | {line}" for line in log_tail(layout.log("kubelet")))
             raise LabError(
-                f"node {settings.node_name} is not Ready after {HEALTH_DEADLINE_S:.0f} s: see 'ctl describe node "
-                f"{settings.node_name}' and {layout.log('kubelet')}"
-            ) from None
+                f"node {settings.node_name} is not Ready{why}; {layout.log('kubelet')} ends so:{tail}"
+            ) from err
+
+
+async def _turns_ready(client: "Client", node: str, since_s: int) -> bool:
+    """Watch the node until it is Ready; False when the server ends the watch before."""
+    from protos.k8s import core_v1_pb2 as core
+
+    async with aclosing(client.watch(core.Node, field_selector=f"metadata.name={node}")) as events:
+        async for event in events:
+            if event.type in ("ADDED", "MODIFIED") and _is_ready(event.object, since_s):
+                return True
+    return False
 
 
 def _is_ready(node: Any, since_s: int) -> bool:
