@@ -216,7 +216,8 @@ class Runtime:
     def traces(self) -> dict[str, list[str]]:
         """What pods leave in the kernel and on disk while they live."""
         mounts = Path("/proc/self/mounts").read_text().splitlines()
-        cgroups = [str(p) for p in Path("/sys/fs/cgroup").rglob(self.tag) if p.is_dir()]
+        tops = {cgroup2(), *Path("/sys/fs/cgroup").iterdir()}
+        cgroups = [str(top / self.tag) for top in tops if (top / self.tag).is_dir()]
         ports = Path(f"/sys/class/net/{self.tag}/brif")
         return {
             "processes": sorted(str(pid) for pid in self.pids() if not self._is_daemon(pid)),

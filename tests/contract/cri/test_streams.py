@@ -1,0 +1,181 @@
+"""Exec, attach and port-forward over their URLs, with a WebSocket client."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from protos.cri import runtime_pb2 as cri
+
+pytestmark = pytest.mark.root
+
+PROTOCOL = "v5.channel.k8s.io"
+
+
+class Client:
+    """Channels of one connection: 0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.received = {1: b"", 2: b"", 3: b""}
+
+    async def send(self, channel: int, data: bytes) -> None:
+        await self.socket.send_bytes(bytes([channel]) + data)
+
+    async def end_input(self) -> None:
+        await self.socket.send_bytes(bytes([255, 0]))
+
+    async def until(self, channel: int, text: bytes) -> None:
+        """Read until the channel has had ``text``."""
+        while text not in self.received[channel]:
+            message = await self.socket.receive(timeout=10)
+            assert message.type is aiohttp.WSMsgType.BINARY, (message, self.received)
+            self._take(message.data)
+
+    async def outcome(self) -> dict[str, Any]:
+        """Read to the end; what the error channel said."""
+        async for message in self.socket:
+            self._take(message.data)
+        answer: dict[str, Any] = json.loads(self.received[3])
+        return answer
+
+    def _take(self, data: bytes) -> None:
+        if data[0] in self.received:
+            self.received[data[0]] += data[1:]
+
+
+def talk(url: str, script: Any) -> Any:
+    """Connect and run ``script(client)``."""
+
+    async def main() -> Any:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url.replace("http", "ws", 1), protocols=[PROTOCOL]) as socket,
+        ):
+            return await asyncio.wait_for(script(Client(socket)), 20)
+
+    return asyncio.run(main())
+
+
+def test_exec_with_streams_and_exit_code(runtime: Any, sandbox: Any) -> None:
+    container = runtime.run(sandbox)
+    request = cri.ExecRequest(
+        container_id=container, cmd=["sh", "-c", "cat; echo err >&2; exit 4"], stdin=True, stdout=True, stderr=True
+    )
+
+    async def script(client: Client) -> dict[str, Any]:
+        await client.send(0, b"to and fro")
+        await client.until(1, b"to and fro")
+        await client.end_input()
+        answer = await client.outcome()
+        assert client.received[2] == b"err\n"
+        return answer
+
+    answer = talk(runtime.cri.Exec(request).url, script)
+    assert answer["reason"] == "NonZeroExitCode" and answer["details"]["causes"][0]["message"] == "4"
+
+
+def test_exec_with_a_terminal(runtime: Any, sandbox: Any) -> None:
+    container = runtime.run(sandbox)
+    request = cri.ExecRequest(container_id=container, cmd=["sh"], stdin=True, stdout=True, tty=True)
+
+    async def script(client: Client) -> dict[str, Any]:
+        await client.send(4, json.dumps({"Width": 93, "Height": 31}).encode())
+        await client.send(
+            0, b'until [ "$(stat -c %i /dev/tty)" ]; do :; done; echo $TERM; tty_is=$(ls -l /proc/self/fd/0)\n'
+        )
+        await client.send(0, b"python3 -c 'import os; print(os.get_terminal_size(), os.ttyname(0))'\n")
+        await client.until(1, b"/dev/pts/0\r\n")
+        await client.send(0, b"exit 6\n")
+        answer = await client.outcome()
+        assert b"xterm\r\n" in client.received[1] and b"columns=93, lines=31" in client.received[1]
+        return answer
+
+    answer = talk(runtime.cri.Exec(request).url, script)
+    assert answer["details"]["causes"][0]["message"] == "6"
+
+
+def test_a_client_that_leaves_takes_its_command_along(runtime: Any, sandbox: Any) -> None:
+    container = runtime.run(sandbox)
+    request = cri.ExecRequest(container_id=container, cmd=["sh", "-c", "echo up; sleep 34567"], stdout=True)
+
+    async def script(client: Client) -> None:
+        await client.until(1, b"up\n")
+
+    talk(runtime.cri.Exec(request).url, script)
+    left = "ps ax -o args | grep 34567 | grep -v grep || true"
+    runtime.wait_for(lambda: runtime.sh(container, left) == "", "end of the command")
+
+
+def test_attach_sees_what_comes_and_feeds_stdin_once(runtime: Any, sandbox: Any) -> None:
+    container = runtime.run(
+        sandbox, "sh", "-c", "while read line; do echo got $line; done", stdin=True, stdin_once=True
+    )
+    request = cri.AttachRequest(container_id=container, stdin=True, stdout=True, stderr=True)
+
+    async def script(client: Client) -> dict[str, Any]:
+        await client.send(0, b"one\n")
+        await client.until(1, b"got one\n")
+        await client.end_input()
+        return await client.outcome()
+
+    assert talk(runtime.cri.Attach(request).url, script)["status"] == "Success"
+    assert runtime.exited(container).exit_code == 0
+    assert "got one" in runtime.log_of(container)
+
+
+def test_detaching_leaves_the_container_running(runtime: Any, sandbox: Any) -> None:
+    container = runtime.run(sandbox, "sh", "-c", "while :; do echo tick; sleep 0.02; done")
+
+    async def script(client: Client) -> None:
+        await client.until(1, b"tick\n")
+
+    for _ in range(2):
+        talk(runtime.cri.Attach(cri.AttachRequest(container_id=container, stdout=True)).url, script)
+    assert runtime.status(container).state == cri.CONTAINER_RUNNING
+
+
+def test_attach_to_a_terminal(runtime: Any, sandbox: Any) -> None:
+    container = runtime.run(sandbox, "sh", tty=True, stdin=True)
+    request = cri.AttachRequest(container_id=container, stdin=True, stdout=True, tty=True)
+
+    async def script(client: Client) -> None:
+        await client.send(0, b"echo $((40+2)); ls -l /dev/console\n")
+        await client.until(1, b"42\r\n")
+        await client.until(1, b"/dev/console\r\n")
+
+    talk(runtime.cri.Attach(request).url, script)
+    assert "stdout F 42" in runtime.log_of(container)
+    assert runtime.status(container).state == cri.CONTAINER_RUNNING
+
+
+@pytest.mark.parametrize("network", [cri.POD, cri.NODE])
+def test_port_forward_reaches_localhost_of_the_pod(runtime: Any, network: int) -> None:
+    config = runtime.sandbox_config()
+    config.linux.security_context.namespace_options.network = network
+    sandbox = runtime.run_sandbox(config)
+    serve = (
+        "import socket; s=socket.create_server(('127.0.0.1',0)); print(s.getsockname()[1],flush=True)\n"
+        "while True:\n c,_=s.accept(); c.sendall(b'echo:'+c.recv(100)); c.close()"
+    )
+    container = runtime.run(sandbox, "python3", "-c", serve)
+    runtime.wait_for(lambda: runtime.log_of(container).strip(), "the server")
+    port = int(runtime.log_of(container).split()[3])
+    url = runtime.cri.PortForward(cri.PortForwardRequest(pod_sandbox_id=sandbox[0], port=[port])).url
+
+    async def main() -> bytes:
+        received = b""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url.replace("http", "ws", 1), protocols=["v4.channel.k8s.io"]) as socket,
+        ):
+            await socket.send_bytes(b"\0hello")
+            while b"echo:hello" not in received:
+                message = await socket.receive(timeout=10)
+                assert message.type is aiohttp.WSMsgType.BINARY
+                received += message.data[1:]
+        return received
+
+    assert asyncio.run(main())
