@@ -34,6 +34,7 @@ EVENTS = {
 }
 
 HEADER = struct.Struct("<I")
+FD = struct.Struct("i")
 LENGTH_MAX = 16 << 20
 FDS_MAX = 8
 
@@ -74,8 +75,11 @@ class Reader:
 
         Raises EOFError at the end, BlockingIOError when nothing waits, ProtocolError, OSError.
         """
-        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 16, FDS_MAX, socket.MSG_CMSG_CLOEXEC)
-        self._fds += fds
+        # Not socket.recv_fds: on 3.11 that drops the flags, and descriptors would survive an exec.
+        space = socket.CMSG_SPACE(FDS_MAX * FD.size)
+        data, ancillary, _, _ = self._sock.recvmsg(1 << 16, space, socket.MSG_CMSG_CLOEXEC)
+        for _, _, packed in ancillary:
+            self._fds += [fd for (fd,) in FD.iter_unpack(packed)]
         if not data:
             self.close()
             raise EOFError
