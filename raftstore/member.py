@@ -40,7 +40,7 @@ from raftstore.raft.log import RaftLog
 from raftstore.raft.node import Config as NodeConfig
 from raftstore.raft.node import Node
 from raftstore.raft.types import Entry
-from raftstore.wal.fs import OSFS
+from raftstore.wal.fs import OSFS, sync_directory
 from raftstore.wal.wal import Identity, Wal
 from raftstore.watch import WatchHub
 
@@ -92,6 +92,8 @@ class Member:
         self.cluster_id, self.id = self._wal.identity
         self.backend = Backend(directory / "db", 2 * config.quota_backend_bytes + _MAP_HEADROOM_BYTES)
         resources.callback(self.backend.close)
+        for created in (directory / "db", directory, config.data_dir):
+            sync_directory(created)
         # Entered last, so that each finishes its work before the files it works on are closed.
         self._log_thread = resources.enter_context(ThreadPoolExecutor(1, "raft-log"))
         self._storage_thread = resources.enter_context(ThreadPoolExecutor(1, "storage"))

@@ -88,15 +88,16 @@ class OSFS:
     def rename(self, old: Path, new: Path) -> None:
         """See FS."""
         old.rename(new)
-        _sync_directory(new.parent)
+        sync_directory(new.parent)
 
     def remove(self, path: Path) -> None:
         """See FS."""
         path.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
