@@ -202,7 +202,8 @@ def leave_no_trace(before: traces.Traces) -> Callable[[Stage], None]:
         ours, others = traces.left_behind(before, after, marks, stage.shared)
         for sort, name in others[:10]:
             stage.say(f"new meanwhile, not this cluster's: {sort} {name[:100]}")
-        expect(not ours, "left behind: " + "; ".join(f"{sort} {name}" for sort, name in ours[:20]))
+        hint = "" if stage.shared else " (if others use this machine: ctl demo --shared)"
+        expect(not ours, "left behind: " + "; ".join(f"{sort} {name}" for sort, name in ours[:20]) + hint)
         stage.say(f"nothing is left outside {stage.state_dir}")
 
     return act

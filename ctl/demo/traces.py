@@ -23,7 +23,7 @@ SORTS = ("process", "mount", "network namespace", "link", "route", "nftables tab
 STRICT = ("mount", "network namespace", "link", "route", "nftables table")
 FILE_ROOTS = ("/run", "/tmp", "/var/lib", "/var/run", "/var/log", "/var/tmp", "/var/cache", "/etc", "/dev", "/opt")
 EPHEMERAL_ROOTS = ("/run/", "/tmp/", "/dev/", "/var/tmp/")
-"""Where on a machine of one's own every new file counts."""
+"""Where on a machine of one's own every new file of root's counts."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,15 @@ def _is_ours(thing: Thing, marks: re.Pattern[str], shared: bool) -> bool:
         return True
     if shared:
         return False
-    return sort in STRICT or (sort == "file" and name.startswith(EPHEMERAL_ROOTS))
+    return sort in STRICT or (sort == "file" and name.startswith(EPHEMERAL_ROOTS) and _is_roots(name))
+
+
+def _is_roots(path: str) -> bool:
+    """Whether root owns a file: the cluster runs as root, so another user's files are not its."""
+    try:
+        return Path(path).lstat().st_uid == 0
+    except OSError:
+        return False
 
 
 def _read(path: str) -> str:
@@ -86,7 +94,7 @@ def _processes() -> Iterator[str]:
             stat = _read(f"/proc/{pid}/stat")
             started = stat[stat.rindex(")") + 2 :].split()[19] if ")" in stat else "?"
             home = " ".join(re.findall(r"KNARR_STATE_DIR=\S+", _read(f"/proc/{pid}/environ")))
-            yield f"{pid} (since tick {started}) {command} {home} {_read(f'/proc/{pid}/cgroup')}"
+            yield f"{pid} (since tick {started}) {command} {home} {' '.join(_read(f'/proc/{pid}/cgroup').split())}"
 
 
 def _mounts() -> Iterator[str]:
