@@ -8,6 +8,7 @@ namespaces count all, unless the machine is said to be shared.
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +141,13 @@ def _cgroups() -> Iterator[str]:
     return (path for path, _, _ in os.walk("/sys/fs/cgroup"))
 
 
+PROGRAM = (Path(__file__).parents[2], Path(sys.prefix))
+"""Where this program is installed: what Python compiles of it is not the cluster's."""
+
+
 def _files(state_dir: Path) -> Iterator[str]:
+    skipped = {state_dir, *PROGRAM}
     for root in FILE_ROOTS:
         for path, directories, names in os.walk(root):
-            directories[:] = [name for name in directories if Path(path, name) != state_dir]
+            directories[:] = [name for name in directories if Path(path, name) not in skipped]
             yield from (f"{path}/{name}" for name in (*directories, *names))
