@@ -103,6 +103,7 @@ class Sandboxes:
             return
         log.warning("supervisor died; its pod goes with it", extra={"sandbox": sandbox.record.id[:13]})
         sandbox.supervisor = None
+        sandbox.record = replace(sandbox.record, ready=False)
         for waiting in sandbox.execs.values():
             if not waiting.done():
                 waiting.set_result(KILLED)
@@ -110,7 +111,8 @@ class Sandboxes:
 
     async def _bury(self, sandbox: Sandbox) -> None:
         async with sandbox.lock:
-            await self.end(sandbox)
+            if not sandbox.ended:
+                await self.end(sandbox)
 
     async def stop(self, name: str) -> None:
         """Kill the containers, take down network and namespaces; NOTREADY afterwards. Unknown ids are fine."""
@@ -119,18 +121,18 @@ class Sandboxes:
         except NotFound:
             return
         async with sandbox.lock:
-            if sandbox.record.ready:
+            if not sandbox.ended:
                 await asyncio.shield(self.end(sandbox))
 
     async def end(self, sandbox: Sandbox) -> None:
         """End a sandbox whose lock is held, whatever is left of it. Idempotent."""
-        record = sandbox.record
+        record = sandbox.record = replace(sandbox.record, ready=False)
         if sandbox.supervisor is not None:
             await self._end_containers(sandbox)
         await self._containers.lose(record.id)
         await self._take_down(sandbox)
-        sandbox.record = replace(record, ready=False)
         await self._world.records.save(sandbox.record)
+        sandbox.ended = True
         self._world.events.publish(record.id, record.id, Kind.STOPPED)
         log.info("sandbox stopped", extra={"sandbox": record.id[:13]})
 

@@ -72,10 +72,12 @@ class Container:
 
 @dataclass(eq=False)
 class Sandbox:
-    """A pod sandbox in memory. ``supervisor`` is None once it is NOTREADY."""
+    """A pod sandbox in memory. ``supervisor`` is None once it is gone."""
 
     record: SandboxRecord
     supervisor: Supervisor | None = None
+    ended: bool = False
+    """NOTREADY, and nothing of it is left but its record and what its containers wrote."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     execs: dict[str, "asyncio.Future[int]"] = field(default_factory=dict)
     cpu_sample: tuple[int, int] = (0, 0)
