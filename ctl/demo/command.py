@@ -25,10 +25,10 @@ OFFSETS = range(0, 10000, 1000)
 
 @click.command()
 @click.option("--port-offset", type=int, metavar="N", help="Add N to every port; default the first N that is free.")
-@click.option("--shared", is_flag=True, help="Others use this machine too: what they change meanwhile is no leak.")
+@click.option("--strict", is_flag=True, help="Nobody else uses this machine: whatever is new at the end is a leak.")
 @click.option("--keep", is_flag=True, help="Keep the state directory (images, logs) afterwards.")
 @pass_obj
-def demo(context: Context, port_offset: int | None, shared: bool, keep: bool) -> None:
+def demo(context: Context, port_offset: int | None, strict: bool, keep: bool) -> None:
     """Tell the whole story, from a Dockerfile to a load-balanced, self-healing service, and check each step.
 
     The demo has a cluster of its own, in a state directory of its own (/var/lib/knarr-demo, or --state-dir), which it
@@ -37,7 +37,7 @@ def demo(context: Context, port_offset: int | None, shared: bool, keep: bool) ->
     if os.geteuid() != 0:
         raise NotRoot("ctl demo")
     state_dir = DEMO_STATE_DIR if context.state_dir == DEFAULT_STATE_DIR else context.state_dir.absolute()
-    stage = Stage(state_dir, free_offset(state_dir) if port_offset is None else port_offset, shared)
+    stage = Stage(state_dir, free_offset(state_dir) if port_offset is None else port_offset, strict)
     _make_room(stage)
     click.echo(f"# The demo's cluster lives in {state_dir} and is removed at the end.")
     if stage.port_offset:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import click
 
+from ctl.demo.traces import Marks
 from ctl.lab.layout import Layout
 from ctl.lab.settings import Settings, read_settings
 
@@ -38,8 +39,9 @@ class Stage:
 
     state_dir: Path
     port_offset: int
-    shared: bool
+    strict: bool
     notes: dict[str, str] = field(default_factory=dict)
+    marks: Marks = field(default_factory=Marks)
 
     @property
     def layout(self) -> Layout:
@@ -55,6 +57,11 @@ class Stage:
     def environment(self) -> Mapping[str, str]:
         """The environment of every command."""
         return {**os.environ, "KNARR_STATE_DIR": str(self.state_dir), "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+
+    def learn_marks(self) -> None:
+        """Remember what is this cluster's, before it goes."""
+        self.marks.of(self.layout, self.settings)
+        self.marks.learn(self.layout.runtime_endpoint)
 
     def argv(self, *words: str) -> Sequence[str]:
         """What is really run for ``ctl words...``."""

@@ -74,6 +74,7 @@ def run(stage: Stage) -> None:
         expect(answer == f"You've hit {_name(pod)}", f"{_name(pod)} answers {answer!r}")
     events = stage.ctl("events", "--for", f"pod/{_name(pods[0])}")
     expect("Pulled" in events, "no event says that the kubelet pulled the image")
+    stage.learn_marks()
 
 
 def expose(stage: Stage) -> None:
@@ -111,6 +112,7 @@ def heal(stage: Stage) -> None:
     os.kill(pid, signal.SIGKILL)
     stage.ctl("delete", "pod", _name(second))
     stage.until("three pods run again", lambda: _healed(stage, _name(first), _name(second)), 90)
+    stage.learn_marks()
     stage.ctl("get", "pods")
 
 
@@ -125,6 +127,7 @@ def scale_and_look(stage: Stage) -> None:
     stage.ctl("scale", "rc", "kubia", "--replicas=5")
     stage.ctl("wait", "rc/kubia", "--for=jsonpath={.status.readyReplicas}=5", "--timeout=90s")
     stage.ctl("get", "rc", "kubia")
+    stage.learn_marks()
     stage.ctl("scale", "rc", "kubia", "--replicas=2")
     stage.until("two pods are left", lambda: len(_objects(stage, "pods", "-l", "run=kubia")) == 2 or None, 90)
     stage.ctl("get", "nodes,rc,services,pods")
@@ -189,7 +192,7 @@ def leave_no_trace(before: traces.Traces) -> Callable[[Stage], None]:
     """10: down, and nothing is left but the state directory."""
 
     def act(stage: Stage) -> None:
-        bridge = stage.settings.bridge
+        stage.learn_marks()
         during = traces.take(stage.state_dir).counts()
         stage.ctl("down")
         expect("nothing is running" in stage.ctl("down"), "a second 'ctl down' found something")
@@ -198,12 +201,10 @@ def leave_no_trace(before: traces.Traces) -> Callable[[Stage], None]:
         stage.show(f"{'':20}{'before':>8}{'during':>8}{'after':>8}")
         for sort in traces.SORTS:
             stage.show(f"{sort:20}{first[sort]:8}{during[sort]:8}{last[sort]:8}")
-        marks = (str(stage.state_dir), str(stage.layout.run), "knarr-demo", f"{bridge} ", f"knarr_{bridge}")
-        ours, others = traces.left_behind(before, after, marks, stage.shared)
-        for sort, name in others[:10]:
-            stage.say(f"new meanwhile, not this cluster's: {sort} {name[:100]}")
-        hint = "" if stage.shared else " (if others use this machine: ctl demo --shared)"
-        expect(not ours, "left behind: " + "; ".join(f"{sort} {name}" for sort, name in ours[:20]) + hint)
+        ours, others = traces.left_behind(before, after, stage.marks, stage.strict)
+        for line in traces.summary(others, 3):
+            stage.say(f"new meanwhile, not this cluster's: {line}")
+        expect(not ours, "left behind: " + "; ".join(traces.summary(ours, 20)))
         stage.say(f"nothing is left outside {stage.state_dir}")
 
     return act

@@ -1,8 +1,8 @@
 """What a cluster leaves on a machine: everything of each sort, listed, to be compared before and after.
 
-A machine is never quite still: sessions come and go, timers run. So what others may touch at any time (processes,
-cgroups, files) counts only where it shows whose it is; mounts, links, routes, packet filter tables and network
-namespaces count all, unless the machine is said to be shared.
+A machine is never quite still: sessions come and go, timers run, others have containers too. So a new thing counts as
+left behind when it bears one of the cluster's marks (``Marks``): its directories, its bridge and networks, the ids of
+its sandboxes and pods, their network namespaces. In strict mode every new thing counts, whoever made it.
 """
 
 import os
@@ -10,21 +10,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 from pyroute2 import IPRoute
 
+from ctl.lab.layout import Layout
 from ctl.lab.processes import pids
+from ctl.lab.settings import Settings
+from protos.cri import runtime_pb2 as cri
+from protos.cri import runtime_pb2_grpc
 
 Thing = tuple[str, str]
 """Sort and name."""
 
 SORTS = ("process", "mount", "network namespace", "link", "route", "nftables table", "cgroup", "file")
-STRICT = ("mount", "network namespace", "link", "route", "nftables table")
 FILE_ROOTS = ("/run", "/tmp", "/var/lib", "/var/run", "/var/log", "/var/tmp", "/var/cache", "/etc", "/dev", "/opt")
-EPHEMERAL_ROOTS = ("/run/", "/tmp/", "/dev/", "/var/tmp/")
-"""Where on a machine of one's own every new file of root's counts."""
+PROGRAM = (Path(__file__).parents[2], Path(sys.prefix))
+"""Where this program is installed: what Python compiles of it is not the cluster's."""
+
+ID_SHOWN = 11
+"""Characters of a sandbox's id in the names of its device and its supervisor."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,35 @@ class Traces:
     def counts(self) -> dict[str, int]:
         """How many of each sort."""
         return {sort: sum(thing[0] == sort for thing in self.things) for sort in SORTS}
+
+
+@dataclass
+class Marks:
+    """Texts that show that a thing is the cluster's. It learns while pods come and go."""
+
+    texts: set[str] = field(default_factory=set)
+
+    def of(self, layout: Layout, settings: Settings) -> None:
+        """What is the cluster's from the start: directories and networks."""
+        self.texts |= {str(layout.state_dir), str(layout.run), f"{settings.bridge} ", f"knarr_{settings.bridge}"}
+        self.texts |= {settings.pod_cidr, settings.service_cidr, settings.load_balancer_cidr}
+
+    def learn(self, endpoint: str) -> None:
+        """The ids of the sandboxes that the runtime has now, of their pods, and their network namespaces."""
+        with grpc.insecure_channel(endpoint, [("grpc.default_authority", "localhost")]) as channel:
+            stub = runtime_pb2_grpc.RuntimeServiceStub(channel)
+            found = stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=10).items
+        for sandbox in found:
+            self.texts |= {sandbox.id[:ID_SHOWN], sandbox.metadata.uid}
+        ours = self.pattern()
+        self.texts |= {_namespace(pid) for pid in pids() if pid != os.getpid() and ours.search(_process(pid))} - {
+            "",
+            _namespace(os.getpid()),
+        }
+
+    def pattern(self) -> re.Pattern[str]:
+        """Matches a name that bears a mark."""
+        return re.compile("|".join(map(re.escape, sorted(self.texts))))
 
 
 def take(state_dir: Path) -> Traces:
@@ -55,63 +91,52 @@ def take(state_dir: Path) -> Traces:
     return Traces(frozenset(found))
 
 
-def left_behind(before: Traces, after: Traces, marks: Iterable[str], shared: bool) -> tuple[list[Thing], list[Thing]]:
-    """What is there now and was not: ours, and others'. ``marks``: texts that show that a thing is the cluster's."""
+def left_behind(before: Traces, after: Traces, marks: Marks, strict: bool) -> tuple[list[Thing], list[Thing]]:
+    """What is there now and was not: what counts as left behind, and what others did meanwhile."""
     new = sorted(after.things - before.things)
-    pattern = re.compile("|".join(map(re.escape, marks)))
-    ours = [thing for thing in new if _is_ours(thing, pattern, shared)]
+    pattern = marks.pattern()
+    ours = [thing for thing in new if strict or pattern.search(thing[1])]
     return ours, [thing for thing in new if thing not in ours]
-
-
-def _is_ours(thing: Thing, marks: re.Pattern[str], shared: bool) -> bool:
-    sort, name = thing
-    if marks.search(name):
-        return True
-    if shared:
-        return False
-    return sort in STRICT or (sort == "file" and name.startswith(EPHEMERAL_ROOTS) and _is_roots(name))
-
-
-def _is_roots(path: str) -> bool:
-    """Whether root owns a file: the cluster runs as root, so another user's files are not its."""
-    try:
-        return Path(path).lstat().st_uid == 0
-    except OSError:
-        return False
 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return " ".join(Path(path).read_bytes().replace(b"\0", b" ").decode(errors="replace").split())
     except OSError:
         return ""
 
 
 def _processes() -> Iterator[str]:
-    """Every program with its command line, where it was told to live (environment), and its cgroup."""
-    for pid in pids():
-        command = _read(f"/proc/{pid}/cmdline")
-        if command:  # kernel threads have none
-            stat = _read(f"/proc/{pid}/stat")
-            started = stat[stat.rindex(")") + 2 :].split()[19] if ")" in stat else "?"
-            home = " ".join(re.findall(r"KNARR_STATE_DIR=\S+", _read(f"/proc/{pid}/environ")))
-            yield f"{pid} (since tick {started}) {command} {home} {' '.join(_read(f'/proc/{pid}/cgroup').split())}"
+    return filter(None, map(_process, pids()))
+
+
+def _process(pid: int) -> str:
+    """A program: when it started, its name, command line, state directory if it was given one, and cgroups."""
+    command = _read(f"/proc/{pid}/cmdline")
+    if not command:  # kernel threads have none
+        return ""
+    stat = _read(f"/proc/{pid}/stat")
+    started = stat[stat.rindex(")") + 2 :].split()[19] if ")" in stat else "?"
+    home = " ".join(re.findall(r"KNARR_STATE_DIR=\S+", _read(f"/proc/{pid}/environ")))
+    name = _read(f"/proc/{pid}/comm")
+    return f"{pid} (since tick {started}) {name}: {command} {home} {_read(f'/proc/{pid}/cgroup')}"
 
 
 def _mounts() -> Iterator[str]:
-    for line in _read("/proc/self/mountinfo").splitlines():
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         yield f"{fields[4]} ({fields[fields.index('-') + 1]}, mount {fields[0]})"
 
 
 def _network_namespaces() -> set[str]:
-    found = set()
-    for pid in pids():
-        try:
-            found.add(str(Path(f"/proc/{pid}/ns/net").readlink()))
-        except OSError:
-            continue
-    return found
+    return {_namespace(pid) for pid in pids()} - {""}
+
+
+def _namespace(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+    except OSError:
+        return ""
 
 
 def _links() -> set[str]:
@@ -141,13 +166,16 @@ def _cgroups() -> Iterator[str]:
     return (path for path, _, _ in os.walk("/sys/fs/cgroup"))
 
 
-PROGRAM = (Path(__file__).parents[2], Path(sys.prefix))
-"""Where this program is installed: what Python compiles of it is not the cluster's."""
-
-
 def _files(state_dir: Path) -> Iterator[str]:
     skipped = {state_dir, *PROGRAM}
     for root in FILE_ROOTS:
         for path, directories, names in os.walk(root):
             directories[:] = [name for name in directories if Path(path, name) not in skipped]
             yield from (f"{path}/{name}" for name in (*directories, *names))
+
+
+def summary(things: Iterable[Thing], most: int) -> list[str]:
+    """A line for each of the first ``most``, and how many more."""
+    everything = list(things)
+    lines = [f"{sort} {name[:120]}" for sort, name in everything[:most]]
+    return lines + ([f"and {len(everything) - most} more"] if len(everything) > most else [])

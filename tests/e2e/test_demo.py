@@ -24,7 +24,7 @@ def state_dir() -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_the_demo_succeeds_and_leaves_nothing(state_dir: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ctl", "--state-dir", str(state_dir), "demo", "--shared"],
+        [sys.executable, "-m", "ctl", "--state-dir", str(state_dir), "demo"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,42 +12,67 @@ import pytest
 from ctl.demo import traces
 from ctl.demo.stage import StepFailed, expect
 from ctl.demo.terminal import Person
-from ctl.demo.traces import Traces, left_behind
+from ctl.demo.traces import Marks, Traces, left_behind
 from ctl.demo.traffic import Traffic, hit
+from ctl.lab.layout import Layout
+from ctl.lab.settings import Settings
 
-MARKS = ("/state", "knarr0 ")
+LAYOUT = Layout(Path("/tmp/state"))
 
 
-def changes(*new: traces.Thing, shared: bool = False) -> tuple[list[traces.Thing], list[traces.Thing]]:
+@pytest.fixture
+def marks() -> Marks:
+    made = Marks()
+    made.of(LAYOUT, Settings("node", "192.0.2.7", network=3))
+    made.texts |= {"0123456789a", "a-pods-uid", "net:[4026]"}
+    return made
+
+
+def new_things(marks: Marks, *new: traces.Thing, strict: bool = False) -> list[traces.Thing]:
     before = Traces(frozenset({("mount", "/proc (proc, mount 1)")}))
-    return left_behind(before, Traces(before.things | set(new)), MARKS, shared)
+    return left_behind(before, Traces(before.things | set(new)), marks, strict)[0]
 
 
-def test_nothing_new_is_nothing_left() -> None:
-    assert changes() == ([], [])
-
-
-@pytest.mark.parametrize("sort", traces.STRICT)
-def test_on_a_machine_of_ones_own_every_kernel_object_counts(sort: str) -> None:
-    thing = (sort, "something")
-    assert changes(thing) == ([thing], [])
-    assert changes(thing, shared=True) == ([], [thing])
+def test_nothing_new_is_nothing_left(marks: Marks) -> None:
+    assert new_things(marks, strict=True) == []
 
 
 @pytest.mark.parametrize(
-    "thing", [("process", "7 x --root=/state/cri"), ("link", "knarr0 (9)"), ("file", "/run/state")]
+    "thing",
+    [
+        ("process", "7 (since tick 9) python3: python3 -m cri_runtime --root=/tmp/state/cri"),
+        ("process", "7 (since tick 9) pod:0123456789a: python3 shim 0::/"),
+        ("process", "7 (since tick 9) python3: python3 /app.py 0::/kubepods/besteffort/poda-pods-uid/c"),
+        ("mount", "/tmp/state/run/cri/pods/x/shm (tmpfs, mount 99)"),
+        ("network namespace", "net:[4026]"),
+        ("link", "knarr3 (9)"),
+        ("link", "veth0123456789a (10)"),
+        ("route", "10.103.0.0/16 table 255 type 2 oif 1"),
+        ("route", "10.247.0.0/24 table 254 type 1 oif 9"),
+        ("nftables table", "table inet knarr_knarr3"),
+        ("cgroup", "/sys/fs/cgroup/pids/kubepods/besteffort/poda-pods-uid"),
+        ("file", "/tmp/state.sock"),
+    ],
+    ids=lambda thing: thing[1],
 )
-def test_what_bears_the_clusters_mark_counts_always(thing: traces.Thing) -> None:
-    assert changes(thing, shared=True) == ([thing], [])
+def test_what_bears_a_mark_of_the_cluster_is_left_behind(marks: Marks, thing: traces.Thing) -> None:
+    assert new_things(marks, thing) == [thing]
 
 
-def test_other_peoples_processes_and_files_do_not_count(tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
-    theirs.touch()
-    if os.geteuid() == 0:
-        os.chown(theirs, 65534, 65534)
-        assert changes(("file", str(theirs))) == ([], [("file", str(theirs))])
-    assert changes(("process", "9 bash")) == ([], [("process", "9 bash")])
+@pytest.mark.parametrize(
+    "thing",
+    [
+        ("process", "9 (since tick 9) bash: bash 0::/user.slice"),
+        ("link", "knarr31 (9)"),
+        ("link", "vethffff (10)"),
+        ("nftables table", "table inet filter"),
+        ("file", "/tmp/other"),
+    ],
+    ids=lambda thing: thing[1],
+)
+def test_what_others_do_counts_only_in_strict_mode(marks: Marks, thing: traces.Thing) -> None:
+    assert new_things(marks, thing) == []
+    assert new_things(marks, thing, strict=True) == [thing]
 
 
 def test_this_machine_has_some_of_each_sort(tmp_path: Path) -> None:
