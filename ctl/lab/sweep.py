@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -21,14 +22,15 @@ LOCAL_TABLE = 255
 def remove_routes(settings: Settings) -> None:
     """Take away the local routes of the service ranges."""
     with IPRoute() as ip:
-        for cidr in _service_routes(ip, settings):
-            ip.route("del", dst=cidr, table=LOCAL_TABLE, type="local", oif=ip.link_lookup(ifname="lo")[0])
+        for cidr, route in _service_routes(ip, settings):
+            with suppress(NetlinkError):  # gone meanwhile; leftovers() sees if not
+                ip.route("del", dst=cidr, **{key: route[key] for key in ("table", "type", "scope", "proto")})
 
 
-def _service_routes(ip: IPRoute, settings: Settings) -> list[str]:
+def _service_routes(ip: IPRoute, settings: Settings) -> list[tuple[str, Any]]:
     ours = {settings.service_cidr, settings.load_balancer_cidr}
-    found = (f"{route.get_attr('RTA_DST')}/{route['dst_len']}" for route in ip.get_routes(table=LOCAL_TABLE))
-    return [cidr for cidr in found if cidr in ours]
+    found = ((f"{route.get_attr('RTA_DST')}/{route['dst_len']}", route) for route in ip.get_routes(table=LOCAL_TABLE))
+    return [(cidr, route) for cidr, route in found if cidr in ours]
 
 
 POD_CGROUPS = "kubepods"
@@ -52,7 +54,7 @@ def leftovers(layout: Layout, settings: Settings) -> Iterator[str]:
     """Everything of this cluster that is still there, one line each."""
     yield from (f"mount {point}" for point in mounts_below(layout))
     with IPRoute() as ip:
-        yield from (f"route local {cidr} dev lo" for cidr in _service_routes(ip, settings))
+        yield from (f"route local {cidr} dev lo" for cidr, _ in _service_routes(ip, settings))
         try:
             if ip.link_lookup(ifname=settings.bridge):
                 yield f"bridge {settings.bridge}"

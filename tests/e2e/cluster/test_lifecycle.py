@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,24 @@ def test_objects_and_images_are_there_again_after_down_and_up(cluster: Any, even
     assert "python" in cluster.ctl("image", "ls")
     cluster.ctl("wait", "rc/keep", "--for=jsonpath={.status.readyReplicas}=1", "--timeout=60s")
     cluster.ctl("delete", "rc", "keep")
+
+
+def test_down_removes_pods_whose_cluster_was_killed(cluster: Any) -> None:
+    sleep = "import signal; signal.pause()"
+    image = ["--image=python:host", "--image-pull-policy=Never"]
+    cluster.ctl("run", "orphan", *image, "--restart=Never", "--command", "--", "python3", "-c", sleep)
+    cluster.ctl("wait", "pod/orphan", "--for=condition=Ready", "--timeout=60s")
+    settings = read_settings(cluster.layout)
+    for name in COMPONENTS:
+        os.kill(cluster.pid(name), signal.SIGKILL)
+    assert "removed 1 pod" in cluster.ctl("down")
+    assert not Path("/sys/class/net", settings.bridge).exists()
+    assert str(cluster.state_dir) not in Path("/proc/self/mountinfo").read_text()
+    routes = subprocess.run(["ip", "route", "show", "table", "local"], capture_output=True, text=True, check=True)
+    assert settings.service_cidr not in routes.stdout
+    assert not cluster.layout.run.exists()
+    cluster.up()
+    cluster.ctl("delete", "pod", "orphan", "--now")
 
 
 def test_a_component_that_cannot_start_is_named_with_its_log_and_nothing_stays(cluster: Any) -> None:
