@@ -88,7 +88,11 @@ def apiserver(layout: Layout, settings: Settings) -> Component:
         f"--kubelet-certificate-authority={client.ca}",
         f"--service-cluster-ip-range={settings.service_cidr}",
     ]
-    return Component("apiserver", argv, address, Probe.GRPC_TLS, [address], needs=["store"])
+    listens = [address]
+    if settings.rest:
+        argv.append(f"--rest-listen={settings.address('rest')}")
+        listens.append(settings.address("rest"))
+    return Component("apiserver", argv, address, Probe.GRPC_TLS, listens, needs=["store"])
 
 
 def scheduler(layout: Layout, settings: Settings) -> Component:

@@ -40,6 +40,11 @@ class Layout:
         return self.state_dir / "config"
 
     @property
+    def kubeconfig(self) -> Path:
+        """The same for kubectl, which speaks to the REST gateway."""
+        return self.state_dir / "kubeconfig"
+
+    @property
     def settings(self) -> Path:
         """What ``ctl up`` chose and keeps."""
         return self.state_dir / "up.json"

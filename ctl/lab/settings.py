@@ -16,6 +16,7 @@ PORTS = {
     "store": 2379,
     "store-peer": 2380,
     "apiserver": 7443,
+    "rest": 6443,
     "kubelet": 10250,
     "proxy": 10256,
     "controllers": 10257,
@@ -36,6 +37,8 @@ class Settings:
     node_ip: str
     port_offset: int = 0
     network: int = 0
+    rest: bool = False
+    """Whether the apiserver also serves Kubernetes' HTTP API, for kubectl."""
 
     def port(self, listener: str) -> int:
         """The port of one listener of ``PORTS``."""
@@ -89,10 +92,8 @@ def write_settings(layout: Layout, settings: Settings) -> None:
     fresh.replace(layout.settings)
 
 
-def settle(
-    layout: Layout, port_offset: int | None = None, node_name: str | None = None, network: int | None = None
-) -> Settings:
-    """The settings to use now: the stored ones with what was asked for changed, or new ones.
+def settle(layout: Layout, **asked: Any) -> Settings:
+    """The settings to use now: the stored ones with what was ``asked`` for changed (None: not asked), or new ones.
 
     Raises LabError when a name is not RFC 1123, a port would be out of range, or every network is taken.
     """
@@ -100,8 +101,7 @@ def settle(
         settings = read_settings(layout) if layout.settings.exists() else _fresh()
     except PermissionError:
         settings = _fresh()
-    changes: dict[str, Any] = {"port_offset": port_offset, "node_name": node_name, "network": network}
-    settings = replace(settings, **{key: value for key, value in changes.items() if value is not None})
+    settings = replace(settings, **{key: value for key, value in asked.items() if value is not None})
     if not _is_local(settings.node_ip):
         settings = replace(settings, node_ip=node_address())
     return check(settings)

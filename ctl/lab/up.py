@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 @click.option("--port-offset", type=int, metavar="N", help="Add N to every port, for a second cluster on this machine.")
 @click.option("--network", type=int, metavar="N", help="Use the Nth set of address ranges; default the first free one.")
 @click.option("--node-name", metavar="NAME", help="Name of the node; default this host's.")
+@click.option("--rest/--no-rest", default=None, help="Also serve Kubernetes' HTTP API, for kubectl (default not).")
 @pass_obj
-def up(context: Context, port_offset: int | None, network: int | None, node_name: str | None) -> None:
+def up(context: Context, **asked: object) -> None:
     """Start the cluster of the state directory, or what is missing of it, and wait until it is healthy.
 
     Running it again is safe: it starts only what does not run. Choices made by flags are kept for the next time.
@@ -39,9 +41,9 @@ def up(context: Context, port_offset: int | None, network: int | None, node_name
     layout = context.layout
     if os.geteuid() != 0:
         raise NotRoot("ctl up")
-    settle(layout, port_offset, node_name, network)  # wrong flags are told before anything is made
+    settle(layout, **asked)  # wrong flags are told before anything is made
     with exclusive(layout):
-        settings = settle(layout, port_offset, node_name, network)
+        settings = settle(layout, **asked)
         changed = bring_up(layout, settings, click.echo)
     if not changed:
         click.echo(f"already up ({layout.state_dir})")
@@ -49,6 +51,8 @@ def up(context: Context, port_offset: int | None, network: int | None, node_name
     click.echo(f"up in {time.monotonic() - began:.1f} s; node {settings.node_name} is Ready")
     click.echo(f"logs   {layout.logs}/COMPONENT.log")
     click.echo(f"config {layout.config} (ctl finds it by itself)")
+    if settings.rest:
+        click.echo(f"kubectl --kubeconfig={layout.kubeconfig} get pods")
 
 
 def bring_up(layout: Layout, settings: Settings, say: Say) -> bool:
@@ -60,7 +64,7 @@ def bring_up(layout: Layout, settings: Settings, say: Say) -> bool:
         prepare(layout, settings)
         ensure_pki(layout.pki, settings)
         asyncio.run(_converge(layout, settings, say))
-        write_config(layout, settings)
+        write_configs(layout, settings)
     except* LabError as group:
         raise LabError("; ".join(str(err) for err in group.exceptions)) from group
     except* OSError as group:
@@ -70,16 +74,26 @@ def bring_up(layout: Layout, settings: Settings, say: Say) -> bool:
     return bool(absent)
 
 
-def write_config(layout: Layout, settings: Settings) -> None:
-    """The admin's config, written once the cluster is up: before, there is nothing that it could lead to."""
+def write_configs(layout: Layout, settings: Settings) -> None:
+    """The admin's config, written once the cluster is up: before, there is nothing that it could lead to.
+
+    And the one for kubectl, when there is something that speaks with it.
+    """
+    _write_config(layout, layout.config, settings.address("apiserver"))
+    if settings.rest:
+        _write_config(layout, layout.kubeconfig, f"https://{settings.address('rest')}")
+    else:
+        layout.kubeconfig.unlink(missing_ok=True)
+
+
+def _write_config(layout: Layout, path: Path, server: str) -> None:
     import yaml
 
     tls = layout.admin_tls()
-    config = render_config(settings.address("apiserver"), tls.ca, tls.cert, tls.key)
-    fresh = layout.config.with_suffix(".new")
+    fresh = path.with_suffix(".new")
     fresh.touch(mode=0o600)
-    fresh.write_text(yaml.safe_dump(config, sort_keys=False))
-    fresh.replace(layout.config)
+    fresh.write_text(yaml.safe_dump(render_config(server, tls.ca, tls.cert, tls.key), sort_keys=False))
+    fresh.replace(path)
 
 
 async def _converge(layout: Layout, settings: Settings, say: Say) -> None:

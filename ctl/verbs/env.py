@@ -26,5 +26,7 @@ def env(context: Context) -> None:
         "KNARR_SERVER": settings.address("apiserver"),
         "KNARR_REGISTRY": settings.address("registry"),
     }
+    if settings.rest:
+        variables["KUBECONFIG"] = str(layout.kubeconfig)
     for name, value in variables.items():
         click.echo(f"export {name}={shlex.quote(value)}")
