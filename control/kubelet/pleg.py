@@ -61,7 +61,11 @@ class Listener:
                 self._relist_now.set()
                 return
             except RuntimeFailed as err:
-                log.info("container events ended", extra={"cause": str(err)})
+                log.log(
+                    logging.INFO if self._answers else logging.DEBUG,
+                    "container events ended",
+                    extra={"cause": str(err)},
+                )
             self._every_s = RELIST_S
             self._relist_now.set()
             await asyncio.sleep(retry_s)

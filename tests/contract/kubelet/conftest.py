@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 import control.controllers.main as controllers
 import control.kubelet.main as kubelet
@@ -44,14 +45,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def workdir() -> Iterator[Path]:
-    """A directory with a short path, for unix sockets."""
-    path = Path(tempfile.mkdtemp(prefix="kt-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 # -- an image from this machine's own binaries -------------------------------------------------------------------
@@ -223,22 +216,25 @@ async def _sweep(runtime: RuntimeProcess) -> None:
         await client.aclose()
 
 
-@pytest.fixture(params=["containerd", "cri_runtime"])
-async def runtime(request: pytest.FixtureRequest, workdir: Path, image_tar: Path) -> AsyncIterator[RuntimeProcess]:
+@pytest_asyncio.fixture(params=["containerd", "cri_runtime"], scope="module", loop_scope="module")
+async def runtime(request: pytest.FixtureRequest, image_tar: Path) -> AsyncIterator[RuntimeProcess]:
     """A running runtime that has ``IMAGE``."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    process = {"containerd": _containerd, "cri_runtime": _cri_runtime}[request.param](workdir)
+    work = Path(tempfile.mkdtemp(prefix="kt-", dir="/tmp"))  # short, for the socket's sake
+    process = {"containerd": _containerd, "cri_runtime": _cri_runtime}[request.param](work)
     await process.start()
     try:
         await _load(process, image_tar)
         yield process
     finally:
-        if process.process is not None and process.process.poll() is None:
-            await _sweep(process)
+        if process.process is not None and process.process.poll() is not None:
+            await process.start()  # a test that failed left it dead, and its pods alive
+        await _sweep(process)
         process.kill(signal.SIGTERM)
         if process.name == "cri_runtime":
             _spawn([*process.command, "--teardown"], process.log_path).wait(15)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 # -- the control plane -------------------------------------------------------------------------------------------
@@ -306,6 +302,14 @@ class Plane:
         """A pod of namespace default."""
         return await self.client.get(core.Pod, name, namespace="default")
 
+    async def empty(self) -> bool:
+        """True when neither the API nor the runtime has a pod."""
+        runtime = Runtime(self.runtime.endpoint)
+        try:
+            return not (await self.client.list(core.Pod, "default")).items and not await runtime.pods()
+        finally:
+            await runtime.aclose()
+
     async def running(self, name: str) -> core.Pod | None:
         """The pod, if it is Running and ready."""
         pod = await self.pod(name)
@@ -313,11 +317,12 @@ class Plane:
         return pod if pod.status.phase == "Running" and ready else None
 
 
-@pytest.fixture
-async def plane(workdir: Path, runtime: RuntimeProcess) -> AsyncIterator[Plane]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def whole(runtime: RuntimeProcess) -> AsyncIterator[Plane]:
     """etcd, apiserver, scheduler, controllers and a kubelet on ``runtime``."""
     if not shutil.which("etcd"):
         pytest.skip("etcd is not installed (Debian package etcd-server)")
+    workdir = runtime.socket.parent
     client_port, peer_port, api_port = free_port(), free_port(), free_port()
     urls = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
     command = [
@@ -351,6 +356,15 @@ async def plane(workdir: Path, runtime: RuntimeProcess) -> AsyncIterator[Plane]:
             await service.stop()
         etcd.terminate()
         etcd.wait()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def plane(whole: Plane) -> AsyncIterator[Plane]:
+    """The control plane for one test, which leaves no pod behind."""
+    yield whole
+    for kind in (core.ReplicationController, core.Pod, core.Event):
+        await whole.client.delete_collection(kind, "default", grace_period_seconds=1)
+    await whole.until(whole.empty)
 
 
 async def _up(client: Client) -> bool:

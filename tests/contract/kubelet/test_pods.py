@@ -10,7 +10,7 @@ from control.api.codec import from_json
 from protos.k8s import core_v1_pb2 as core
 from protos.knarr import stream_pb2
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module")]
 
 FOREVER = ["sh", "-c", "echo started; trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 Manifest = Callable[..., core.Pod]
@@ -28,7 +28,7 @@ async def test_pod_runs_with_address_logs_and_exec_and_leaves_nothing(plane: Any
     if plane.runtime.name != "containerd":  # its WebSocket speaks v4, which cannot say that the input has ended
         assert (await _exec(plane, "web", ["cat"], stdin=b"hello"))[0] == "hello"
     await plane.client.delete(core.Pod, "web", namespace="default")
-    await plane.until(lambda: _nothing_left(plane))
+    await plane.until(plane.empty)
 
 
 async def test_replication_controller_brings_back_what_dies_and_what_is_deleted(plane: Any, manifest: Manifest) -> None:
@@ -46,7 +46,7 @@ async def test_replication_controller_brings_back_what_dies_and_what_is_deleted(
     second = await plane.until(lambda: _ready_pods(plane, 3, without=victim))
     assert {pod.metadata.name for pod in second} > {pod.metadata.name for pod in first[1:]}
     await plane.client.delete(core.ReplicationController, "rc", namespace="default")
-    await plane.until(lambda: _nothing_left(plane))
+    await plane.until(plane.empty)
 
 
 async def test_container_that_exits_is_restarted_and_its_previous_log_kept(plane: Any, manifest: Manifest) -> None:
@@ -128,9 +128,7 @@ async def test_runtime_killed_and_back(plane: Any, manifest: Manifest) -> None:
     await plane.client.create(manifest("web", FOREVER))
     before = await plane.until(lambda: plane.running("web"))
     plane.runtime.kill()
-    await plane.until(lambda: _node_ready(plane, "False"))
     await plane.runtime.start()
-    await plane.until(lambda: _node_ready(plane, "True"))
     after = await plane.until(lambda: plane.running("web"))
     assert after.status.containerStatuses[0].containerID == before.status.containerStatuses[0].containerID
     await plane.client.create(manifest("next", FOREVER))
@@ -160,11 +158,6 @@ async def _pods_in_runtime(plane: Any) -> list[str]:
         await runtime.aclose()
 
 
-async def _nothing_left(plane: Any) -> bool:
-    pods = (await plane.client.list(core.Pod, "default")).items
-    return not pods and not await _pods_in_runtime(plane)
-
-
 async def _only(plane: Any, name: str) -> bool:
     return await _pods_in_runtime(plane) == [name]
 
@@ -190,11 +183,6 @@ async def _waiting(plane: Any, name: str, reason: str) -> core.Pod | None:
     pod = await plane.pod(name)
     found = [status.state.waiting.reason for status in pod.status.containerStatuses]
     return pod if reason in found else None
-
-
-async def _node_ready(plane: Any, status: str) -> bool:
-    node = await plane.client.get(core.Node, "test-node")
-    return any(c.type == "Ready" and c.status == status for c in node.status.conditions)
 
 
 async def _log(plane: Any, name: str, previous: bool = False) -> str:
