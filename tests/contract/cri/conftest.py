@@ -22,6 +22,8 @@ from protos.cri import runtime_pb2_grpc
 from protos.knarr import images_pb2, images_pb2_grpc
 
 IMAGE = "contract:1"
+PATIENCE = int(os.environ.get("KNARR_TEST_PATIENCE", "1"))
+"""How many times slower than real this machine may be: an emulated one is."""
 PROGRAMS = (
     "sh",
     "sleep",
@@ -54,7 +56,7 @@ def cgroup2() -> Path:
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
     """What ``condition`` returns once it is true."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (value := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"{what}: not within {seconds} s")
@@ -88,7 +90,7 @@ class Runtime:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, preexec_fn=lambda: _join(procs))
         self.connect()
-        grpc.channel_ready_future(self.channel).result(timeout=30)
+        grpc.channel_ready_future(self.channel).result(timeout=30 * PATIENCE)
 
     def connect(self) -> None:
         """A new channel; the old one would back off."""
@@ -112,7 +114,7 @@ class Runtime:
         """SIGTERM; returns its exit code."""
         assert self.process
         self.process.terminate()
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=20 * PATIENCE)
         self.channel.close()
         return code
 
@@ -180,7 +182,7 @@ class Runtime:
         """ContainerStatus.status."""
         return self.cri.ContainerStatus(cri.ContainerStatusRequest(container_id=container_id)).status
 
-    def exec(self, container_id: str, *command: str, timeout: int = 10) -> cri.ExecSyncResponse:
+    def exec(self, container_id: str, *command: str, timeout: int = 10 * PATIENCE) -> cri.ExecSyncResponse:
         """ExecSync."""
         request = cri.ExecSyncRequest(container_id=container_id, cmd=command, timeout=timeout)
         return self.cri.ExecSync(request)
@@ -241,7 +243,7 @@ class Runtime:
     def assert_clean(self) -> None:
         """Nothing of any pod is left. Devices and processes may take a moment to vanish."""
         empty: dict[str, list[str]] = {name: [] for name in self.traces()}
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 5 * PATIENCE
         while (found := self.traces()) != empty and time.monotonic() < deadline:
             time.sleep(0.02)
         assert found == empty

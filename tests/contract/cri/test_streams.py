@@ -30,7 +30,7 @@ class Client:
     async def until(self, channel: int, text: bytes) -> None:
         """Read until the channel has had ``text``."""
         while text not in self.received[channel]:
-            message = await self.socket.receive(timeout=10)
+            message = await self.socket.receive(timeout=60)
             assert message.type is aiohttp.WSMsgType.BINARY, (message, self.received)
             self._take(message.data)
 
@@ -54,7 +54,7 @@ def talk(url: str, script: Any) -> Any:
             aiohttp.ClientSession() as session,
             session.ws_connect(url.replace("http", "ws", 1), protocols=[PROTOCOL]) as socket,
         ):
-            return await asyncio.wait_for(script(Client(socket)), 20)
+            return await asyncio.wait_for(script(Client(socket)), 90)
 
     return asyncio.run(main())
 
@@ -173,7 +173,7 @@ def test_port_forward_reaches_localhost_of_the_pod(runtime: Any, network: int) -
         ):
             await socket.send_bytes(b"\0hello")
             while b"echo:hello" not in received:
-                message = await socket.receive(timeout=10)
+                message = await socket.receive(timeout=60)
                 assert message.type is aiohttp.WSMsgType.BINARY
                 received += message.data[1:]
         return received
