@@ -9,12 +9,14 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 
 from cri_runtime.images.digest import Digest
-from cri_runtime.images.errors import ContentMismatch, InvalidDigest
+from cri_runtime.images.errors import ContentMismatch, InvalidDigest, RegistryError
 from cri_runtime.images.manifest import MANIFEST_BYTES_MAX, OCI_INDEX, Descriptor
 from cri_runtime.registry import errors
 from cri_runtime.registry.manifests import Reading, read_manifest, referrers_index
+from cri_runtime.registry.mirror import Mirror
 from cri_runtime.registry.repositories import Repositories, Repository, is_tag
 from cri_runtime.registry.uploads import Upload, Uploads
+from cri_runtime.registry.users import Users
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +24,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _CHUNK_BYTES = 1 << 20
 _PAGE_MAX = 1000
+_OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 class Registry:
-    """The endpoints over one storage."""
+    """The endpoints over one storage; with ``users`` for these only, with ``mirror`` also what upstream has."""
 
-    def __init__(self, repositories: Repositories) -> None:
+    def __init__(self, repositories: Repositories, users: Users | None = None, mirror: Mirror | None = None) -> None:
         self._repositories = repositories
         self._blobs = repositories.blobs
         self._uploads = Uploads(repositories.blobs)
+        self._users = users
+        self._mirror = mirror
 
     def app(self) -> web.Application:
         """The application, routes and error bodies."""
-        app = web.Application(middlewares=[_answer_errors], client_max_size=MANIFEST_BYTES_MAX + 1)
+        middlewares = [_answer_errors, *([self._authenticate] if self._users else [])]
+        app = web.Application(middlewares=middlewares, client_max_size=MANIFEST_BYTES_MAX + 1)
         name = "/v2/{name:.+}"
         get, post, put, patch, delete = web.get, web.post, web.put, web.patch, web.delete
         app.add_routes(
@@ -59,6 +65,13 @@ class Registry:
         )
         return app
 
+    @web.middleware
+    async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Basic authentication of every request (distribution-spec leaves the way to the registry)."""
+        if self._users is None or await self._users.allow(request.headers.get("Authorization", "")):
+            return await handler(request)
+        raise errors.unauthorized()
+
     def _repository(self, request: web.Request) -> Repository:
         return self._repositories.get(request.match_info["name"])
 
@@ -76,11 +89,35 @@ class Registry:
 
     async def get_blob(self, request: web.Request) -> web.StreamResponse:
         """end-2: a blob or a range of it; HEAD likewise."""
-        digest = _digest(request.match_info["digest"])
-        if not self._repository(request).has_blob(digest):
-            raise errors.blob_unknown(digest)
-        headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
+        digest, repository = _digest(request.match_info["digest"]), self._repository(request)
+        headers = {"Docker-Content-Digest": str(digest), **_OCTETS}
+        if not repository.has_blob(digest):
+            return await self._mirrored_blob(request, repository, digest, headers)
+        if request.method == "HEAD":
+            repository.wish_blob(digest)
         return web.FileResponse(self._blobs.path(digest), headers=headers)
+
+    async def _mirrored_blob(
+        self, request: web.Request, repository: Repository, digest: Digest, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """A blob from upstream, handed on as it arrives. A range is not cut: whoever asks gets all of it."""
+        if self._mirror is None:
+            raise errors.blob_unknown(digest)
+        try:
+            if request.method == "HEAD":
+                size = await self._mirror.size(repository, digest)
+                return web.Response(headers={**headers, "Content-Length": str(size)})
+            download = await self._mirror.download(repository, digest)
+        except RegistryError as err:
+            raise errors.blob_unknown(digest) from err
+        try:
+            response = web.StreamResponse(headers={**headers, "Content-Length": str(download.size)})
+            await response.prepare(request)
+            async for chunk in download.chunks():
+                await response.write(chunk)
+            return response
+        finally:
+            download.release()
 
     async def delete_blob(self, request: web.Request) -> web.Response:
         """end-10."""
@@ -94,9 +131,10 @@ class Registry:
         repository = self._repository(request)
         if "mount" in request.query:
             digest = _digest(request.query["mount"])
-            if self._may_mount(digest, request.query.get("from")):
-                repository.link_blob(digest)
-                return self._created(request, repository, digest)
+            with self._repositories.linking(digest):
+                if await asyncio.to_thread(self._may_mount, digest, request.query.get("from")):
+                    await asyncio.to_thread(repository.link_blob, digest)
+                    return self._created(request, repository, digest)
         if "digest" in request.query:
             return await self._upload_whole(request, repository)
         algorithm = request.query.get("digest-algorithm", "sha256")
@@ -104,8 +142,9 @@ class Registry:
         return web.Response(status=202, headers=_upload_headers(upload))
 
     def _may_mount(self, digest: Digest, source: str | None) -> bool:
+        """From the named repository; without a name from any: whoever may write one here may read all."""
         if source is None:
-            return False
+            return any(repository.has_blob(digest) for repository in self._repositories.all())
         try:
             return self._repositories.get(source).has_blob(digest)
         except errors.RegistryRefusal:
@@ -164,11 +203,12 @@ class Registry:
     async def _commit(
         self, request: web.Request, repository: Repository, upload: Upload, digest: Digest
     ) -> web.Response:
-        try:
-            await asyncio.to_thread(upload.writer.commit, digest)
-        except ContentMismatch as err:
-            raise errors.digest_invalid(str(err)) from err
-        await asyncio.to_thread(repository.link_blob, digest)
+        with self._repositories.linking(digest):
+            try:
+                await asyncio.to_thread(upload.writer.commit, digest)
+            except ContentMismatch as err:
+                raise errors.digest_invalid(str(err)) from err
+            await asyncio.to_thread(repository.link_blob, digest)
         return self._created(request, repository, digest)
 
     @staticmethod
@@ -180,28 +220,34 @@ class Registry:
 
     async def get_manifest(self, request: web.Request) -> web.Response:
         """end-3: by tag or digest; HEAD likewise."""
-        repository = self._repository(request)
-        digest = repository.resolve(request.match_info["reference"])
+        repository, reference = self._repository(request), request.match_info["reference"]
+        if self._mirror is not None and (is_tag(reference) or _digest(reference)):
+            await self._mirror.refresh(repository, reference)
+        digest = repository.resolve(reference)
         data = await asyncio.to_thread(self._blobs.read, digest)
         headers = {"Docker-Content-Digest": digest, "Content-Type": repository.media_type(digest)}
         return web.Response(body=data, headers={**headers, "ETag": f'"{digest}"'})
 
     async def put_manifest(self, request: web.Request) -> web.Response:
-        """end-7: what it refers to must be here; its subject need not."""
+        """end-7a, end-7b: what it refers to must be here; its subject need not."""
         repository, reference = self._repository(request), request.match_info["reference"]
         data = await _read_bounded(request)
         reading = read_manifest(data, request.content_type if "Content-Type" in request.headers else "")
         expected = None if is_tag(reference) else _digest(reference)
-        self._check_references(repository, reading)
         digest = Digest.of(data, expected.algorithm if expected else "sha256")
         if expected is not None and digest != expected:
             raise errors.digest_invalid(f"the manifest has the digest {digest}, the request says {expected}")
-        await asyncio.to_thread(self._blobs.put, data, digest)
-        tag = reference if expected is None else None
-        await asyncio.to_thread(repository.put_manifest, digest, reading.media_type, tag, reading.subject)
+        tags = [reference] if expected is None else _tags(request)
+        with self._repositories.linking(digest):
+            async with self._repositories.locks(repository.name):
+                self._check_references(repository, reading)
+                await asyncio.to_thread(self._blobs.put, data, digest)
+                await asyncio.to_thread(repository.put_manifest, digest, reading.media_type, tags, reading.subject)
         headers = {"Location": f"/v2/{repository.name}/manifests/{digest}", "Docker-Content-Digest": digest}
         if reading.subject is not None:
             headers["OCI-Subject"] = reading.subject
+        if expected is not None and tags:
+            headers["OCI-Tag"] = ", ".join(tags)
         log.info("manifest pushed", extra={"repository": repository.name, "reference": reference, "digest": digest})
         return web.Response(status=201, headers=headers)
 
@@ -217,12 +263,13 @@ class Registry:
     async def delete_manifest(self, request: web.Request) -> web.Response:
         """end-9: a tag alone, or a manifest with its tags."""
         repository, reference = self._repository(request), request.match_info["reference"]
-        digest = repository.resolve(reference)
-        if is_tag(reference):
-            repository.delete_tag(reference)
-        else:
-            reading = read_manifest(self._blobs.read(digest), repository.media_type(digest))
-            await asyncio.to_thread(repository.delete_manifest, digest, reading.subject)
+        async with self._repositories.locks(repository.name):
+            digest = repository.resolve(reference)
+            if is_tag(reference):
+                repository.delete_tag(reference)
+            else:
+                reading = read_manifest(self._blobs.read(digest), repository.media_type(digest))
+                await asyncio.to_thread(repository.delete_manifest, digest, reading.subject)
         return web.Response(status=202)
 
     # --- lists
@@ -261,6 +308,15 @@ def _digest(text: str) -> Digest:
         return Digest(text)
     except InvalidDigest as err:
         raise errors.digest_invalid(str(err)) from err
+
+
+def _tags(request: web.Request) -> list[str]:
+    """The tags of end-7b: ``?tag=1.2&tag=latest``."""
+    tags = list(dict.fromkeys(request.query.getall("tag", [])))
+    for tag in tags:
+        if not is_tag(tag):
+            raise errors.manifest_invalid(f'"{tag}" is no tag')
+    return tags
 
 
 def _upload_headers(upload: Upload) -> dict[str, str]:
@@ -317,7 +373,9 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except errors.RegistryRefusal as refusal:
-        return web.Response(status=refusal.status, body=refusal.body(), content_type="application/json")
+        return web.Response(
+            status=refusal.status, body=refusal.body(), content_type="application/json", headers=refusal.headers
+        )
     except web.HTTPException as err:
         if err.status < 400:
             raise

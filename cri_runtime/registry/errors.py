@@ -6,8 +6,11 @@ import json
 class RegistryRefusal(Exception):
     """A request that is answered with an error body. ``code`` is the specification's."""
 
-    def __init__(self, status: int, code: str, message: str, detail: object = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, detail: object = None, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
+        self.headers = headers
         self.status = status
         self.code = code
         self.detail = detail
@@ -68,3 +71,9 @@ def name_invalid(name: str) -> RegistryRefusal:
 def size_invalid(message: str) -> RegistryRefusal:
     """Too large."""
     return RegistryRefusal(413, "SIZE_INVALID", message)
+
+
+def unauthorized() -> RegistryRefusal:
+    """No login, or a wrong one."""
+    challenge = {"WWW-Authenticate": 'Basic realm="knarr registry", charset="UTF-8"'}
+    return RegistryRefusal(401, "UNAUTHORIZED", "log in with the name and password of a user", headers=challenge)

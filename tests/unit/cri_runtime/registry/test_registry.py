@@ -279,3 +279,22 @@ async def test_a_taken_port_is_named(client: Client, tmp_path: Path) -> None:
 def test_bad_addresses_are_refused(text: str) -> None:
     with pytest.raises(ListenError, match="write host:port"):
         split_address(text)
+
+
+async def test_a_manifest_is_pushed_by_digest_with_tags(client: Client) -> None:
+    body = {"schemaVersion": 2, "mediaType": OCI, "config": descriptor(EMPTY), "layers": []}
+    await client.blob(EMPTY)
+    data = json.dumps(body).encode()
+    url = f"/v2/r/manifests/{Digest.of(data)}?tag=1.2&tag=latest&tag=1.2"
+    response = await client("PUT", url, data=data, headers={"Content-Type": OCI})
+    assert (response.status, response.headers["OCI-Tag"]) == (201, "1.2, latest")
+    assert json.loads(await (await client("GET", "/v2/r/tags/list")).read())["tags"] == ["1.2", "latest"]
+    wrong = await client("PUT", f"/v2/r/manifests/{Digest.of(data)}?tag=-", data=data, headers={"Content-Type": OCI})
+    assert (wrong.status, code(wrong)) == (400, "MANIFEST_INVALID")
+
+
+async def test_a_mount_without_source_looks_everywhere(client: Client) -> None:
+    digest = await client.blob(b"data", "a/b")
+    assert (await client("POST", f"/v2/r/blobs/uploads/?mount={digest}")).status == 201
+    assert (await client("GET", f"/v2/r/blobs/{digest}")).status == 200
+    assert (await client("POST", f"/v2/r/blobs/uploads/?mount={Digest.of(b'none')}")).status == 202
