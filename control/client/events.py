@@ -5,6 +5,7 @@ events; when it is full the newest is dropped, because the first ones tell how t
 """
 
 import asyncio
+import copy
 import logging
 import time
 from collections import OrderedDict, deque
@@ -34,6 +35,7 @@ class _Recorded:
     reason: str
     message: str
     at: float
+    component: str
 
     @property
     def identity(self) -> Identity:
@@ -68,6 +70,12 @@ class EventRecorder:
         self._sent: OrderedDict[Identity, core.Event] = OrderedDict()
         self.dropped = 0
 
+    def named(self, component: str) -> "EventRecorder":
+        """The same recorder speaking for another component of this process."""
+        other = copy.copy(self)
+        other._component = component
+        return other
+
     def normal(self, obj: Any, reason: str, message: str, field_path: str = "") -> None:
         """Something went as it should."""
         self.record(reference_to(obj, field_path), NORMAL, reason, message)
@@ -81,7 +89,7 @@ class EventRecorder:
         if len(self._queue) >= QUEUE_MAX:
             self.dropped += 1
             return
-        self._queue.append(_Recorded(reference, type_, reason, message[:MESSAGE_MAX], time.time()))
+        self._queue.append(_Recorded(reference, type_, reason, message[:MESSAGE_MAX], time.time(), self._component))
         self._wake.set()
 
     async def run(self) -> None:
@@ -123,7 +131,7 @@ class EventRecorder:
         )
         event.metadata.namespace = reference.namespace or "default"
         event.metadata.name = f"{reference.name}.{int(recorded.at * 1e9):x}"
-        event.source.component = event.reportingComponent = self._component
+        event.source.component = event.reportingComponent = recorded.component
         if self._host:
             event.source.host = event.reportingInstance = self._host
         event.firstTimestamp.seconds = event.lastTimestamp.seconds = int(recorded.at)

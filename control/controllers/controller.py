@@ -85,7 +85,8 @@ class Controller:
     workers = WORKERS
 
     def __init__(self, env: Environment) -> None:
-        self.env, self.client, self.recorder = env, env.client, env.recorder
+        self.env, self.client = env, env.client
+        self.recorder = env.recorder.named(f"{self.name}-controller")
         self.queue = WorkQueue()
 
     async def sync(self, key: str) -> None:

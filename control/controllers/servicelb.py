@@ -60,7 +60,7 @@ def _inside(text: str, network: Network) -> bool:
 class ServiceLBController(Controller):
     """One worker, so that two services never get the same address."""
 
-    name = "service-lb"
+    name = "service"
     workers = 1
 
     def __init__(self, env: Environment, cidr: str) -> None:

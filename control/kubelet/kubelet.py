@@ -10,7 +10,8 @@ import logging
 from control.client import Informer
 from control.kubelet.nodestatus import NodeReporter
 from control.kubelet.pleg import Listener
-from control.kubelet.worker import PodWorker, Services
+from control.kubelet.services import Services
+from control.kubelet.worker import PodWorker
 from protos.k8s import core_v1_pb2 as core
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from control.kubelet.machine import read_machine
 from control.kubelet.nodestatus import PODS_MAX, Identity, NodeReporter
 from control.kubelet.runtime import Runtime, RuntimeFailed
 from control.kubelet.server import SERVICE, NodeService
+from control.kubelet.services import Services
 from control.kubelet.volumes import Volumes
-from control.kubelet.worker import Services
 from protos.cri import runtime_pb2 as cri
 from protos.k8s import core_v1_pb2 as core
 from protos.knarr.node_pb2_grpc import add_NodeServicer_to_server

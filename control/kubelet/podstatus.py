@@ -76,7 +76,7 @@ class _Status:
             status.phase, status.reason = "Failed", "DeadlineExceeded"
             status.message = "Pod was active on the node longer than the specified deadline"
         else:
-            status.phase = phase(self.pod, self.runtime, status)
+            status.phase = phase(self.pod, self.runtime)
         if not status.reason:
             status.ClearField("reason")
             status.ClearField("message")
@@ -85,7 +85,7 @@ class _Status:
         self, spec: core.Container, reported: Iterable[core.ContainerStatus], init: bool = False
     ) -> core.ContainerStatus:
         old = next((entry for entry in reported if entry.name == spec.name), None)
-        instances = self.runtime.instances(spec.name)
+        instances = started_instances(self.runtime, spec.name)
         if not instances:
             return self._unseen(spec, old)
         newest, before = instances[0], instances[1] if len(instances) > 1 else None
@@ -146,12 +146,6 @@ class _Status:
         policy = "Always" if is_sidecar(spec) else "OnFailure" if init and self.policy != "Never" else self.policy
         if newest.running:
             state.running.startedAt.CopyFrom(time_of(newest.started_s))
-        elif newest.state is State.CREATED:
-            state.waiting.CopyFrom(
-                waiting_of(failure, spec.image, self.now)
-                if failure
-                else core.ContainerStateWaiting(reason="ContainerCreating")
-            )
         elif finished(newest, policy) or self._ending():
             state.terminated.CopyFrom(self._terminated(newest))
         elif failure is not None:
@@ -233,18 +227,23 @@ class _Status:
             )
 
 
-def phase(pod: core.Pod, runtime: PodRuntime, status: core.PodStatus) -> str:
+def started_instances(runtime: PodRuntime, name: str) -> list[Container]:
+    """The instances worth reporting, newest first. One that was created and not started yet is no news."""
+    return [container for container in runtime.instances(name) if container.state is not State.CREATED]
+
+
+def latest(runtime: PodRuntime, name: str) -> Container | None:
+    """The newest instance that was started."""
+    return next(iter(started_instances(runtime, name)), None)
+
+
+def phase(pod: core.Pod, runtime: PodRuntime) -> str:
     """The pod's phase from its container statuses (Kubernetes pod lifecycle)."""
     if init_failed(pod, runtime):
         return "Failed"
-    regular = [runtime.newest(spec.name) for spec in pod.spec.containers]
-    if any(container is None or container.state is State.CREATED for container in regular):
-        reported = {entry.name: entry for entry in status.containerStatuses}
-        lost = [spec.name for spec, c in zip(pod.spec.containers, regular, strict=True) if c is None]
-        unseen = [name for name in lost if not reported[name].containerID]
-        if unseen or any(c is not None and c.state is State.CREATED for c in regular):
-            return pod.status.phase if pod.status.phase == "Running" else "Pending"
-        return pod.status.phase or "Pending"
+    regular = [latest(runtime, spec.name) for spec in pod.spec.containers]
+    if any(container is None for container in regular):
+        return "Running" if pod.status.phase == "Running" else "Pending"
     policy = pod.spec.restartPolicy or "Always"
     ended = [container for container in regular if container is not None and container.over]
     if len(ended) < len(regular) or policy == "Always":

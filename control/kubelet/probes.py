@@ -158,10 +158,7 @@ class Prober:
         return Answer(answer.exit_code == 0, output or f"exit code {answer.exit_code}")
 
     async def _http_get(self, spec: core.Container, action: core.HTTPGetAction, ip: str) -> Answer:
-        host = action.host or ip
-        shown = f"[{host}]" if ":" in host else host
-        path = action.path if action.path.startswith("/") else f"/{action.path}"
-        url = f"{(action.scheme or 'HTTP').lower()}://{shown}:{port_number(spec, action.port)}{path}"
+        url = http_url(action, ip, port_number(spec, action.port))
         headers = {header.name: header.value for header in action.httpHeaders}
         headers.setdefault("User-Agent", "kube-probe/1.36")
         async with self._http.get(url, headers=headers, allow_redirects=False, ssl=False) as response:
@@ -187,6 +184,14 @@ def _first(pod: core.Pod, spec: core.Container, container: Container) -> Probed:
 
 def _grace(probe: core.Probe) -> int | None:
     return probe.terminationGracePeriodSeconds if probe.HasField("terminationGracePeriodSeconds") else None
+
+
+def http_url(action: core.HTTPGetAction, ip: str, port: int) -> str:
+    """The URL that an httpGet action asks for, on the pod's address unless it names another host."""
+    host = action.host or ip
+    shown = f"[{host}]" if ":" in host else host
+    path = action.path if action.path.startswith("/") else f"/{action.path}"
+    return f"{(action.scheme or 'HTTP').lower()}://{shown}:{port}{path}"
 
 
 def port_number(spec: core.Container, port: IntOrString) -> int:

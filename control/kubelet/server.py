@@ -130,7 +130,7 @@ class NodeService(node_pb2_grpc.NodeServicer):
         try:
             start = (await _first(requests)).start
             worker = self._worker(pb.ContainerRef(namespace=start.namespace, pod=start.pod))
-            sandbox = worker.runtime.sandbox if worker.runtime is not None else None
+            sandbox = worker.subject.runtime.sandbox if worker.subject.runtime is not None else None
             if sandbox is None:
                 raise NotNow(f"pod {start.namespace}/{start.pod} is not running")
             request = cri.PortForwardRequest(pod_sandbox_id=sandbox.id, port=[start.port])
@@ -182,24 +182,24 @@ async def _abort(context: grpc.aio.ServicerContext, err: BaseException) -> None:
 
 def _instance(worker: PodWorker, name: str, previous: bool) -> Container:
     """The instance whose log is meant. Raises NotHere, NotNow."""
-    found = worker.runtime.instances(_default(worker, name)) if worker.runtime is not None else []
+    found = worker.subject.runtime.instances(_default(worker, name)) if worker.subject.runtime is not None else []
     position = 1 if previous else 0
     if len(found) > position:
         return found[position]
     if previous:
-        raise NotHere(f'previous terminated container "{name}" in pod "{worker.pod_name}" not found')
-    raise NotNow(f'container "{name}" in pod "{worker.pod_name}" is waiting to start')
+        raise NotHere(f'previous terminated container "{name}" in pod "{worker.subject.name}" not found')
+    raise NotNow(f'container "{name}" in pod "{worker.subject.name}" is waiting to start')
 
 
 def _running(worker: PodWorker, name: str) -> Container:
     container = _instance(worker, name, previous=False)
     if not container.running:
-        raise NotNow(f'container "{container.name}" in pod "{worker.pod_name}" is not running')
+        raise NotNow(f'container "{container.name}" in pod "{worker.subject.name}" is not running')
     return container
 
 
 def _default(worker: PodWorker, name: str) -> str:
-    pod = worker.pod
+    pod = worker.subject.pod
     if name or pod is None:
         return name
     return pod.metadata.annotations.get("kubectl.kubernetes.io/default-container") or pod.spec.containers[0].name
@@ -207,7 +207,7 @@ def _default(worker: PodWorker, name: str) -> str:
 
 def _alive(worker: PodWorker, container_id: str) -> bool:
     """True while the container may still write to its log."""
-    known = worker.runtime.containers if worker.runtime is not None else ()
+    known = worker.subject.runtime.containers if worker.subject.runtime is not None else ()
     return any(container.id == container_id and not container.over for container in known)
 
 

@@ -103,6 +103,23 @@ async def test_environment_config_and_probes(plane: Any, manifest: Manifest) -> 
     await plane.until(lambda: plane.running("env"))
 
 
+async def test_hooks_run_after_the_start_and_before_the_end(plane: Any, manifest: Manifest, tmp_path: Any) -> None:
+    tmp_path.chmod(0o777)
+    hooks = {
+        "postStart": {"exec": {"command": ["touch", "/out/started"]}},
+        "preStop": {"exec": {"command": ["touch", "/out/stopping"]}},
+    }
+    container = {"lifecycle": hooks, "volumeMounts": [{"name": "out", "mountPath": "/out"}]}
+    volumes = [{"name": "out", "hostPath": {"path": str(tmp_path)}}]
+    await plane.client.create(manifest("hooked", FOREVER, container, volumes=volumes))
+    await plane.until(lambda: plane.running("hooked"))
+    await plane.until(lambda: _there(tmp_path / "started"))
+    assert not (tmp_path / "stopping").exists()
+    await plane.client.delete(core.Pod, "hooked", namespace="default", grace_period_seconds=5)
+    await plane.until(plane.empty)
+    assert (tmp_path / "stopping").exists()
+
+
 async def test_missing_image_and_missing_config_say_so(plane: Any, manifest: Manifest) -> None:
     await plane.client.create(manifest("never", FOREVER, {"image": "localhost/absent:1", "imagePullPolicy": "Never"}))
     await plane.client.create(manifest("noconf", FOREVER, {"envFrom": [{"configMapRef": {"name": "nope"}}]}))
@@ -156,6 +173,10 @@ async def _pods_in_runtime(plane: Any) -> list[str]:
         return sorted(found.name for found in (await runtime.pods()).values())
     finally:
         await runtime.aclose()
+
+
+async def _there(path: Any) -> bool:
+    return bool(path.exists())
 
 
 async def _only(plane: Any, name: str) -> bool:
