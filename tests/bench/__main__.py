@@ -24,11 +24,12 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.sections) - SECTIONS.keys():
         parser.error(f"no section named {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    print(machine())
+    facts = machine()
+    print(facts)
     done = [measure(name, options.rounds, options.seconds) for name in options.sections or SECTIONS]
     print(table(done))
     if options.markdown is not None:
-        options.markdown.write_text(markdown(done))
+        options.markdown.write_text(markdown(facts, done))
 
 
 def measure(name: str, rounds: int, seconds: float) -> Section:

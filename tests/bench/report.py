@@ -62,9 +62,9 @@ def table(sections: Sequence[Section]) -> str:
     return "\n".join(line.rstrip() for line in lines if line is not None)
 
 
-def markdown(sections: Sequence[Section]) -> str:
-    """For docs/benchmarks.md."""
-    lines = [machine(), ""]
+def markdown(machine_then: str, sections: Sequence[Section]) -> str:
+    """For docs/benchmarks.md. ``machine_then``: what ``machine`` said before the run."""
+    lines = [machine_then, ""]
     for section in sections:
         lines += [f"## {section.title}", ""]
         if section.facts:
