@@ -124,11 +124,16 @@ class Containers:
             Path(record.log_path).parent.mkdir(parents=True, exist_ok=True)
         home = str(self._world.container_home(record.id))
         try:
-            report, _ = await sandbox.require_supervisor().request("start", container=record.id, directory=home)
+            names, fds = list(container.early), list(container.early.values())
+            report, _ = await sandbox.require_supervisor().request(
+                "start", fds, container=record.id, directory=home, attach=names
+            )
         except SupervisorGone as err:
             raise StartFailed(f'cannot start container "{record.id[:13]}": {err}') from err
         except ShimFailed as err:
             raise self._start_failed(container, err) from err
+        finally:
+            container.close_early()
         container.set(machine.observed(container.record, report))
         for warning in report["warnings"]:
             log.warning(warning, extra={"container": record.id[:13]})
@@ -192,6 +197,7 @@ class Containers:
 
     async def _remove(self, container: Container) -> None:
         record = container.record
+        container.close_early()
         sandbox = self._world.sandboxes.get(record.sandbox_id)
         if sandbox and sandbox.supervisor:
             try:

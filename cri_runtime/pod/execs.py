@@ -16,7 +16,7 @@ from cri_runtime.linux.constants import CLONE_NEWNET, TIOCSWINSZ
 from cri_runtime.linux.namespace import setns
 from cri_runtime.pod import machine
 from cri_runtime.pod.client import Supervisor
-from cri_runtime.pod.errors import ExecTimeout, InvalidConfig, ShimFailed, StartFailed, SupervisorGone
+from cri_runtime.pod.errors import ExecTimeout, InvalidConfig, ShimFailed, StartFailed, SupervisorGone, WrongState
 from cri_runtime.pod.world import Container, Sandbox, World
 from cri_runtime.shim.supervisor import NETNS
 
@@ -168,6 +168,17 @@ class Execs:
             os.set_blocking(control, False)
         ends = (control if stdin and control >= 0 else None, *reads)
         return AttachSession(container, ends, control if control >= 0 else -1, bool(ok["terminal"]))
+
+    def attach_early(self, container: Container, *, stdout: bool, stderr: bool) -> "AttachSession":
+        """Connect to the outputs of a CREATED container, from their first byte on; nothing is dropped when the client
+        is slow: the container waits. A session nobody takes within a minute is closed."""
+        if container.early:
+            raise WrongState(f'container "{container.record.id[:13]}" has a client that waits for its start already')
+        wanted = (stdout, stderr and not container.record.tty)
+        reads, writes = _output_pipes(wanted)
+        names = [name for name, want in zip(("stdout", "stderr"), wanted, strict=True) if want]
+        container.early = dict(zip(names, writes, strict=True))
+        return AttachSession(container, (None, *reads), -1, False)
 
     async def dial(self, sandbox_name: str, port: int) -> socket.socket:
         """A connection to ``port`` on localhost inside the pod, 127.0.0.1 first, then ::1. Raises NotFound, WrongState,

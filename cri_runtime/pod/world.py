@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,14 @@ class Container:
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     cpu_sample: tuple[int, int] = (0, 0)
     """(time, usage) of the last look, nanoseconds; the rate comes from two."""
+    early: dict[str, int] = field(default_factory=dict)
+    """While CREATED: pipes of who attached already, by stream."""
+
+    def close_early(self) -> None:
+        """Let go of the pipes of who attached before the start. Idempotent."""
+        for fd in self.early.values():
+            os.close(fd)
+        self.early = {}
 
     def set(self, record: ContainerRecord) -> None:
         """Replace the record."""

@@ -1,5 +1,6 @@
 """runtime.v1.RuntimeService: protocol only. What the rpcs do is in ``pod/``."""
 
+import asyncio
 import functools
 import json
 import time
@@ -17,10 +18,10 @@ from cri_runtime.pod.execs import Execs
 from cri_runtime.pod.machine import require_ready
 from cri_runtime.pod.sandboxes import HANDLERS, Sandboxes
 from cri_runtime.pod.stats import Stats
-from cri_runtime.pod.world import World
+from cri_runtime.pod.world import Container, World
 from cri_runtime.service import views
 from cri_runtime.service.errors import translated
-from cri_runtime.service.streaming import Session, StreamingServer
+from cri_runtime.service.streaming import TOKEN_TTL_S, Session, StreamingServer
 from protos.cri import runtime_pb2 as cri
 from protos.cri.runtime_pb2_grpc import RuntimeServiceServicer
 from protos.serving import unimplemented
@@ -243,13 +244,27 @@ class RuntimeService(RuntimeServiceServicer):
 
     @translated
     async def Attach(self, request: cri.AttachRequest, context: grpc.aio.ServicerContext) -> cri.AttachResponse:
-        """A URL to a container's own streams."""
+        """A URL to a container's own streams. One that is CREATED may be attached to as well, for its outputs only."""
         wanted = _streams(request)
-        record = self._execs.require_running(_given(request.container_id, "container_id")).record
+        container = self._world.container(_given(request.container_id, "container_id"))
+        if container.record.status.state == "created" and not request.stdin:
+            return self._attach_early(container, request)
+        record = self._execs.require_running(request.container_id).record
 
         async def opener() -> Session:
             return await self._execs.attach(record.id, **wanted)
 
+        return cri.AttachResponse(url=self._streaming.attach_url(opener, tty=request.tty, **wanted))
+
+    def _attach_early(self, container: Container, request: cri.AttachRequest) -> cri.AttachResponse:
+        session = self._execs.attach_early(container, stdout=request.stdout, stderr=request.stderr)
+        forget = asyncio.get_running_loop().call_later(TOKEN_TTL_S, session.close)
+
+        async def opener() -> Session:
+            forget.cancel()
+            return session
+
+        wanted = {"stdin": False, "stdout": request.stdout, "stderr": request.stderr}
         return cri.AttachResponse(url=self._streaming.attach_url(opener, tty=request.tty, **wanted))
 
     @translated

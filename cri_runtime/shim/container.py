@@ -28,6 +28,7 @@ class Container:
         self.pid = self.pidfd = self.stdin = self.terminal = -1
         self._loop, self._on_started, self._on_exited = loop, on_started, on_exited
         self._outputs: dict = {}
+        self._early: list = []
         self._log: LogFile | None = None
         self._error: dict | None = None
         self._warnings: list = []
@@ -93,6 +94,19 @@ class Container:
                 for pid in file.read().split():
                     _kill(int(pid))
 
+    def attach_early(self, outputs: list) -> None:
+        """Copy output from its first byte on, and wait for its readers. Before :meth:`start`."""
+        self._early = outputs
+
+    def _attach_early(self) -> None:
+        for name, fd in self._early:
+            output = self._outputs.get(name)
+            if output is None:
+                os.close(fd)
+            else:
+                output.attach(fd, patient=True)
+        self._early = []
+
     def attach(self, outputs: list) -> None:
         """Copy output to ``outputs``, pairs of (name, fd)."""
         for name, fd in outputs:
@@ -125,6 +139,8 @@ class Container:
         for name, fd in zip(("stdout", "stderr"), ends[1:], strict=False):
             if fd >= 0:
                 self._outputs[name] = Output(self._loop, name, fd, self._log)
+        if self._outputs:
+            self._attach_early()
         sock.setblocking(False)
         reader = messages.Reader(sock)
         self._loop.watch(sock.fileno(), lambda: self._hear(sock, reader))
@@ -148,6 +164,7 @@ class Container:
             if fds:
                 self.terminal = fds[0]
                 self._outputs["stdout"] = Output(self._loop, "stdout", os.dup(self.terminal), self._log)
+                self._attach_early()
 
     def _started(self) -> None:
         self.status = {"state": "running", "pid": self.pid, "started_at": time.time_ns(), "warnings": self._warnings}
@@ -160,6 +177,7 @@ class Container:
         self.kill()
         for output in self._outputs.values():
             output.finish()
+        self._attach_early()  # none was opened: closes them
         if self._log:
             self._log.close()
         for fd in (self.stdin, self.terminal, self.pidfd):

@@ -188,8 +188,14 @@ class Supervisor:
             self._send({"event": "exited", "container": name, "status": container.status})
             self._maybe_stopped()
 
-        container = Container(self._loop, request["directory"], on_started, on_exited)
-        container.start(self._pid_namespace_of(container.spec), self._own_pid_namespace)
+        try:
+            container = Container(self._loop, request["directory"], on_started, on_exited)
+            container.attach_early(list(zip(request.get("attach", ()), fds, strict=True)))
+            container.start(self._pid_namespace_of(container.spec), self._own_pid_namespace)
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
         self._containers[name] = container
         return None
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 from protos.cri import runtime_pb2 as cri
@@ -135,6 +136,53 @@ def test_detaching_leaves_the_container_running(runtime: Any, sandbox: Any) -> N
     for _ in range(2):
         talk(runtime.cri.Attach(cri.AttachRequest(container_id=container, stdout=True)).url, script)
     assert runtime.status(container).state == cri.CONTAINER_RUNNING
+
+
+def test_who_attaches_before_the_start_gets_every_byte(runtime: Any, sandbox: Any) -> None:
+    script = "import sys, os; os.write(2, b'oops'); sys.stdout.buffer.write(b'ab\\r\\n' * 200_000); sys.exit(3)"
+    container = runtime.create(sandbox, runtime.container_config("python3", "-c", script))
+    url = runtime.cri.Attach(cri.AttachRequest(container_id=container, stdout=True, stderr=True)).url
+
+    async def talking(client: Client) -> tuple[dict[str, Any], dict[int, bytes]]:
+        await asyncio.to_thread(runtime.start_container, container)
+        return await client.outcome(), client.received
+
+    outcome, received = talk(url, talking)
+    assert outcome["details"]["causes"][0]["message"] == "3"
+    assert received[1] == b"ab\r\n" * 200_000
+    assert received[2] == b"oops"
+
+
+def test_who_attaches_before_the_start_of_a_terminal_sees_its_first_words(runtime: Any, sandbox: Any) -> None:
+    config = runtime.container_config("sh", "-c", "printf 'name? '; read name", tty=True, stdin=True)
+    container = runtime.create(sandbox, config)
+    url = runtime.cri.Attach(cri.AttachRequest(container_id=container, stdout=True, tty=True)).url
+
+    async def script(client: Client) -> None:
+        await asyncio.to_thread(runtime.start_container, container)
+        await client.until(1, b"name? ")
+
+    talk(url, script)
+
+
+def test_a_client_that_waited_for_the_start_and_left_stops_nothing(runtime: Any, sandbox: Any) -> None:
+    container = runtime.create(sandbox, runtime.container_config("sh", "-c", "seq 500000; echo done"))
+    url = runtime.cri.Attach(cri.AttachRequest(container_id=container, stdout=True)).url
+
+    async def script(client: Client) -> None:
+        await asyncio.to_thread(runtime.start_container, container)
+        await client.until(1, b"1\n")
+
+    talk(url, script)
+    assert runtime.exited(container).exit_code == 0
+    assert runtime.log_of(container).endswith("F done\n")
+
+
+def test_a_created_container_takes_no_input(runtime: Any, sandbox: Any) -> None:
+    container = runtime.create(sandbox, runtime.container_config("cat", stdin=True))
+    with pytest.raises(grpc.RpcError) as caught:
+        runtime.cri.Attach(cri.AttachRequest(container_id=container, stdin=True, stdout=True))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_attach_to_a_terminal(runtime: Any, sandbox: Any) -> None:
