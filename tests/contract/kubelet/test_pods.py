@@ -10,7 +10,8 @@ from control.api.codec import from_json
 from protos.k8s import core_v1_pb2 as core
 from protos.knarr import stream_pb2
 
-pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module")]
+# One worker runs them all: they share a control plane per runtime, and the pods' address ranges are theirs alone.
+pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("kubelet")]
 
 FOREVER = ["sh", "-c", "echo started; trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 Manifest = Callable[..., core.Pod]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.controllers.endpoints import desired_endpoints, desired_subsets
@@ -89,6 +89,7 @@ def test_one_changed_pod_of_many_rewrites_one_slice(service: Any, pod: Any) -> N
 STEPS = st.lists(st.sets(st.integers(0, 130), max_size=130), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_slices_list_exactly_the_pods_and_never_overflow(steps: list[set[int]]) -> None:
     service = core.Service(metadata={"name": "web", "namespace": "default", "uid": "s"})

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.controllers.expectations import TIMEOUT_S, Expectations
@@ -108,6 +108,7 @@ def test_expectations_are_met_by_what_is_seen_or_by_time() -> None:
     assert open_.met("k", 11 + TIMEOUT_S)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.lists(st.sampled_from(["ok", "gone", "over"]), max_size=12))
 def test_after_its_actions_the_controller_has_what_it_wants(replicas: int, kinds: list[str]) -> None:
     """Whatever is there, doing what reconcile says once leads to exactly the wanted number, and then to rest."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.kubelet.env import ConfigError, Sources
@@ -113,6 +113,7 @@ async def test_tail_and_since(tmp_path: Path) -> None:
     assert await read(log, Query(since_ns=stamp_ns("2026-01-31T12:00:08Z"))) == "n8\nn9\n"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 200), st.booleans()), max_size=60), st.integers(0, 70))
 def test_tail_is_the_last_lines_of_the_whole(pieces: list[tuple[int, bool]], lines: int) -> None:
     """Against the naive way: assemble everything, then cut."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.scheduler.cache import Cache, PodRecord
@@ -118,6 +118,7 @@ def test_init_containers_need_the_larger_of_both_and_sidecars_add(pod: Any) -> N
 STEPS = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["n1", "n2", ""]), st.integers(1, 3)), max_size=40)
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_node_sums_equal_the_sums_over_its_pods(steps: list[tuple[int, str, int]]) -> None:
     """The cache's invariant under any sequence of assuming, moving and removing."""
