@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftstore.errors import InvariantBroken, NotLeader
+from raftstore.errors import InvariantBroken, NoLeader
 from raftstore.raft.log import RaftLog
 from raftstore.raft.node import Config, Node, Role
 from raftstore.raft.quorum import Vote, committed_index, count_votes, majority
@@ -89,7 +89,7 @@ def test_restarted_member_commits_what_its_disk_holds_by_an_entry_of_a_new_term(
 
 
 def test_follower_does_not_append() -> None:
-    with pytest.raises(NotLeader):
+    with pytest.raises(NoLeader):
         lone_node().propose([b"a"])
 
 
