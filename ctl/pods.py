@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import click
+
 from control.api.selectors import from_labels, from_message
 from control.client import Client
 from ctl.errors import CtlError
@@ -13,8 +15,8 @@ from protos.k8s import core_v1_pb2 as core
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
-async def pod_named(client: Client, word: str, namespace: str) -> core.Pod:
-    """The pod itself, or the best one of a controller or service: running and ready before others.
+async def pod_named(client: Client, word: str, namespace: str, announce: bool = False) -> core.Pod:
+    """The pod itself, or the most useful one of a controller or service; ``announce`` names a choice on stderr.
 
     Raises NotFound, CtlError when the object selects no pod.
     """
@@ -25,7 +27,10 @@ async def pod_named(client: Client, word: str, namespace: str) -> core.Pod:
     pods = await pods_of(client, obj)
     if not pods:
         raise CtlError(f"{named(kind, name)} has no pods")
-    return max(pods, key=_fitness)
+    chosen = min(pods, key=_usefulness)
+    if announce and len(pods) > 1:
+        click.echo(f"Found {len(pods)} pods, using pod/{chosen.metadata.name}", err=True)
+    return chosen
 
 
 async def pods_of(client: Client, obj: Any) -> list[core.Pod]:
@@ -46,9 +51,21 @@ def selector_text(obj: Any) -> str:
     raise CtlError(f"{obj.metadata.name} does not select pods: name a pod, a controller or a service")
 
 
-def _fitness(pod: core.Pod) -> tuple[bool, bool, int]:
-    ready = any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions)
-    return (ready, pod.status.phase == "Running", -pod.metadata.creationTimestamp.seconds)
+PHASES = {"Running": 0, "Unknown": 1, "Pending": 2}
+
+
+def _usefulness(pod: core.Pod) -> tuple[bool, int, bool, int, int, int]:
+    """Most useful first, in kubectl's order: on a node, running, ready, ready for long, restarted often, old."""
+    ready = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "True"), None)
+    restarts = max((each.restartCount for each in pod.status.containerStatuses), default=0)
+    return (
+        not pod.spec.nodeName,
+        PHASES.get(pod.status.phase, 3),
+        ready is None,
+        ready.lastTransitionTime.seconds if ready else 0,
+        -restarts,
+        pod.metadata.creationTimestamp.seconds,
+    )
 
 
 def container_of(pod: core.Pod, name: str) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 GAP = 3
+CELL_MIN = 6
+"""Least width of a column, its gap included."""
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -15,7 +17,8 @@ def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def align(lines: Sequence[Sequence[str]], gap: int) -> list[str]:
-    """Pad every cell but a line's last to its column's width plus ``gap``."""
+    """Pad every cell but a line's last to its column's width plus ``gap``, at least to CELL_MIN."""
     columns = max((len(line) for line in lines), default=0)
-    widths = [max((len(line[i]) for line in lines if len(line) > i + 1), default=0) + gap for i in range(columns)]
+    content = [max((len(line[i]) for line in lines if len(line) > i + 1), default=0) for i in range(columns)]
+    widths = [max(width + gap, CELL_MIN) for width in content]
     return ["".join([*(cell.ljust(widths[i]) for i, cell in enumerate(line[:-1])), *line[-1:]]) for line in lines]

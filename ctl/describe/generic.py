@@ -8,10 +8,14 @@ from ctl.describe.parts import Lines, events, head, indented
 from ctl.jsonpath import show
 
 
-def describe_generic(obj: Any, data: dict[str, Any], found_events: Sequence[Any], now_s: float) -> Lines:
+def describe_generic(obj: Any, data: dict[str, Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
     """``data`` is the object's JSON."""
-    rest = {key: value for key, value in data.items() if key != "metadata"}
-    return [*head(obj), *fields(rest), *events(found_events, now_s)]
+    metadata = {key: value for key, value in data.get("metadata", {}).items() if key not in SAID}
+    return [*head(obj), *fields({**data, "metadata": metadata}), *events(found_events, now_s)]
+
+
+SAID = ("name", "namespace", "labels", "annotations")
+"""Metadata that the head has said already."""
 
 
 def fields(data: dict[str, Any]) -> Lines:
@@ -27,7 +31,7 @@ def _field(name: str, value: Any) -> Lines:
         return [f"{name}:", *indented(1, fields(value))]
     if isinstance(value, list) and value:
         return [f"{name}:", *(line for item in value for line in _item(item))]
-    return [f"{name}:\t{'' if value in ({}, [], None) else show(value)}"]
+    return [f"{name}:\t{'<nil>' if value is None else '' if value in ({}, []) else show(value)}"]
 
 
 def _item(item: Any) -> Lines:
@@ -42,5 +46,7 @@ def title(key: str) -> str:
         return key
     if key.startswith("api") and key[3:4].isupper():
         key = f"API{key[3:]}"
+    if key == "uid":
+        return "UID"
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
     return words[:1].upper() + words[1:]

@@ -23,7 +23,7 @@ SYSTEM_INFO = (
 
 
 def describe_node(
-    node: Any, lease: Any | None, pods: Sequence[Any], found_events: Sequence[Any], now_s: float
+    node: Any, lease: Any | None, pods: Sequence[Any], found_events: Sequence[Any] | None, now_s: float
 ) -> Lines:
     """Everything a person asks of a node. ``pods`` are those on it that have not ended."""
     taints = [f"{t.key}={t.value}:{t.effect}" if t.value else f"{t.key}:{t.effect}" for t in node.spec.taints] or [NONE]
@@ -64,9 +64,17 @@ def _lease(lease: Any | None) -> Lines:
 
 
 def _conditions(node: Any) -> Lines:
+    """kubectl ends these cells, but for the last one, with a blank."""
     rows = [("Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message")]
     rows += [
-        (c.type, c.status, timestamp(c.lastHeartbeatTime), timestamp(c.lastTransitionTime), c.reason, c.message)
+        (
+            f"{c.type} ",
+            f"{c.status} ",
+            f"{timestamp(c.lastHeartbeatTime)} ",
+            f"{timestamp(c.lastTransitionTime)} ",
+            f"{c.reason} ",
+            c.message,
+        )
         for c in node.status.conditions
     ]
     return ["Conditions:", *table(rows)]
@@ -76,11 +84,12 @@ COLUMNS = (("cpu", "requests"), ("cpu", "limits"), ("memory", "requests"), ("mem
 
 
 def _pods(pods: Sequence[Any], allocatable: Mapping[str, Any], now_s: float) -> Lines:
-    rows = [("Namespace", "Name", "CPU Requests", "CPU Limits", "Memory Requests", "Memory Limits", "Age")]
+    rows = [("Namespace", "Name", "", "CPU Requests", "CPU Limits", "Memory Requests", "Memory Limits", "Age")]
     rows += [
         (
             pod.metadata.namespace,
             pod.metadata.name,
+            "",
             *(_share(asked(pod, resource, what), resource, allocatable) for resource, what in COLUMNS),
             age(pod.metadata.creationTimestamp, now_s),
         )
@@ -109,7 +118,7 @@ def _amount(value: Fraction, resource: str) -> str:
 
 def _allocated(pods: Sequence[Any], allocatable: Mapping[str, Any]) -> Lines:
     rows = [("Resource", "Requests", "Limits")]
-    for resource in ("cpu", "memory"):
+    for resource in ("cpu", "memory", "ephemeral-storage"):
         totals = [sum((asked(pod, resource, what) for pod in pods), Fraction(0)) for what in ("requests", "limits")]
         rows.append((resource, *(_share(total, resource, allocatable) for total in totals)))  # type: ignore[arg-type]
     note = "  (Total limits may be over 100 percent, i.e., overcommitted.)"

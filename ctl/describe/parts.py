@@ -45,12 +45,14 @@ def timestamp(instant: Any) -> str:
     return time.strftime("%a, %d %b %Y %H:%M:%S %z", time.localtime(instant.seconds))
 
 
-def events(found: Sequence[Any], now_s: float) -> Lines:
-    """The Events section."""
+def events(found: Sequence[Any] | None, now_s: float) -> Lines:
+    """The Events section; nothing when they are not wanted (None)."""
+    if found is None:
+        return []
     if not found:
         return [f"Events:\t{NONE}"]
     rows = [("Type", "Reason", "Age", "From", "Message"), ("----", "------", "----", "----", "-------")]
-    rows += [(e.type, e.reason, _when(e, now_s), _from(e), e.message.strip()) for e in found]
+    rows += [(e.type, e.reason, _when(e, now_s), _from(e), _message(e)) for e in found]
     return ["Events:", *("  " + "\t".join(row) for row in rows)]
 
 
@@ -60,6 +62,12 @@ def _when(event: Any, now_s: float) -> str:
     count = event.series.count if event.HasField("series") else event.count
     latest = age(last if last.seconds else first, now_s)
     return f"{latest} (x{count} over {age(first, now_s)})" if count > 1 else latest
+
+
+def _message(event: Any) -> str:
+    """What happened, led by the part of the object to which it did."""
+    where = event.involvedObject.fieldPath
+    return f"{where}: {event.message.strip()}" if where else str(event.message.strip())
 
 
 def _from(event: Any) -> str:

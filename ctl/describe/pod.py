@@ -8,7 +8,7 @@ from control.api.printers.pods import status_of
 from ctl.describe.parts import Lines, events, head, indented, mapping, quantities, timestamp
 
 
-def describe_pod(pod: Any, found_events: Sequence[Any], now_s: float) -> Lines:
+def describe_pod(pod: Any, found_events: Sequence[Any] | None, now_s: float) -> Lines:
     """Everything a person asks of a pod."""
     return [
         *head(pod, *_place(pod)),
@@ -27,11 +27,10 @@ def describe_pod(pod: Any, found_events: Sequence[Any], now_s: float) -> Lines:
 
 def _place(pod: Any) -> Lines:
     node = f"{pod.spec.nodeName}/{pod.status.hostIP}" if pod.status.hostIP else pod.spec.nodeName
-    lines = [
-        f"Priority:\t{pod.spec.priority}",
-        f"Service Account:\t{pod.spec.serviceAccountName or 'default'}",
-        f"Node:\t{node or NONE}",
-    ]
+    lines = [f"Priority:\t{pod.spec.priority}"] if pod.spec.HasField("priority") else []
+    if pod.spec.serviceAccountName:
+        lines.append(f"Service Account:\t{pod.spec.serviceAccountName}")
+    lines.append(f"Node:\t{node or NONE}")
     if pod.status.HasField("startTime"):
         lines.append(f"Start Time:\t{timestamp(pod.status.startTime)}")
     return lines
@@ -190,7 +189,7 @@ def _mounts(spec: Any) -> Lines:
 def _conditions(pod: Any) -> Lines:
     if not pod.status.conditions:
         return []
-    return ["Conditions:", "  Type\tStatus", *(f"  {each.type}\t{each.status}" for each in pod.status.conditions)]
+    return ["Conditions:", "  Type\tStatus", *(f"  {each.type} \t{each.status} " for each in pod.status.conditions)]
 
 
 def volumes(found: Sequence[Any], gap: str = "") -> Lines:

@@ -9,7 +9,7 @@ from ctl.describe.parts import Lines, events, head, mapping, table, timestamp
 from ctl.describe.pod import containers, tolerations, volumes
 
 
-def describe_replicas(obj: Any, pods: Sequence[Any], found_events: Sequence[Any], now_s: float) -> Lines:
+def describe_replicas(obj: Any, pods: Sequence[Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
     """A ReplicationController or ReplicaSet."""
     wanted = (
         labels(obj.spec.selector) if obj.DESCRIPTOR.name == "ReplicationController" else selector(obj.spec.selector)
@@ -26,7 +26,7 @@ def describe_replicas(obj: Any, pods: Sequence[Any], found_events: Sequence[Any]
     ]
 
 
-def describe_deployment(obj: Any, pods: Sequence[Any], found_events: Sequence[Any], now_s: float) -> Lines:
+def describe_deployment(obj: Any, pods: Sequence[Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
     """A Deployment."""
     status, strategy = obj.status, obj.spec.strategy
     rolling = strategy.rollingUpdate
@@ -51,7 +51,7 @@ def describe_deployment(obj: Any, pods: Sequence[Any], found_events: Sequence[An
     ]
 
 
-def describe_set(obj: Any, pods: Sequence[Any], found_events: Sequence[Any], now_s: float) -> Lines:
+def describe_set(obj: Any, pods: Sequence[Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
     """A StatefulSet, DaemonSet or Job: what they have in common."""
     return [
         *head(obj, f"Selector:\t{selector(obj.spec.selector)}"),

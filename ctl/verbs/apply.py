@@ -66,14 +66,14 @@ async def _apply_on_server(client: Client, obj: Any, mode: str, force: bool) -> 
 
 async def _apply(client: Client, obj: Any, mode: str) -> tuple[Any, str]:
     wanted = _manifest(obj)
-    text = json.dumps(wanted, separators=(",", ":"), sort_keys=True)
+    text = applied_text(wanted)
     try:
         live = await client.get(type(obj), obj.metadata.name, namespace=obj.metadata.namespace)
     except errors.NotFound:
         obj.metadata.annotations[LAST_APPLIED] = text
         return (obj if mode == "client" else await client.create(obj, dry_run=mode == "server")), "created"
     current = to_json(live)
-    patch = apply_patch(_last_applied(live), wanted, current)
+    patch = apply_patch(_with_maps(_last_applied(live)), _with_maps(wanted), _with_maps(current))
     if not patch:
         return live, "unchanged"
     if _last_applied_text(live) != text:
@@ -109,6 +109,23 @@ def _pruned(value: Any) -> Any:
     if isinstance(value, dict):
         return _without_empty(value)
     return [_pruned(item) for item in value] if isinstance(value, list) else value
+
+
+def applied_text(wanted: dict[str, Any]) -> str:
+    """The annotation's text, byte for byte as kubectl writes it, so that the two can take turns."""
+    metadata = wanted.get("metadata", {})
+    annotations = {key: value for key, value in metadata.get("annotations", {}).items() if key != LAST_APPLIED}
+    data = {**wanted, "metadata": {**metadata, "annotations": annotations}}
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    for char in "<>&":  # as Go's encoder does
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text + "\n"
+
+
+def _with_maps(data: dict[str, Any]) -> dict[str, Any]:
+    """With labels and annotations, if only empty: their members are somebody's each, so they never go as a whole."""
+    metadata = data.get("metadata", {})
+    return {**data, "metadata": {**metadata, **{key: metadata.get(key) or {} for key in ("labels", "annotations")}}}
 
 
 def _last_applied_text(live: Any) -> str:

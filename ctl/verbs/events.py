@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from control.api.kinds import by_name
-from control.api.printers.core import involved_object, last_seen
+from control.api.printers.core import last_seen
 from control.client import Client, errors
 from ctl.command import all_namespaces, cluster_command
 from ctl.context import Context
@@ -83,7 +83,7 @@ def _table(found: Sequence[Any], with_namespace: bool, headers: bool) -> str:
             last_seen(event, now),
             event.type,
             event.reason,
-            involved_object(event),
+            f"{event.involvedObject.kind}/{event.involvedObject.name}",
             event.message.strip(),
         )
         for event in found

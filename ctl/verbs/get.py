@@ -175,7 +175,7 @@ def _print(requests: Sequence[Request], found: list[tuple[Kind, list[Any]]], opt
 
 
 def _nothing(requests: Sequence[Request], options: Options) -> str:
-    if options.all_namespaces or not any(request.kind.namespaced for request in requests):
+    if options.all_namespaces or not all(request.kind.namespaced for request in requests):
         return "No resources found"
     return f"No resources found in {options.namespace} namespace."
 

@@ -30,13 +30,11 @@ def split_changes(words: Sequence[str]) -> tuple[list[str], Changes]:
     return list(words[:first]), changes
 
 
-def check_overwrites(present: Mapping[str, str], changes: Changes, field: str, name: str) -> None:
+def check_overwrites(present: Mapping[str, str], changes: Changes) -> None:
     """Raises CtlError when a key has another value already."""
     for key, value in changes.items():
         if value is not None and present.get(key, value) != value:
-            raise CtlError(
-                f"{name}: '{key}' already has a value ({present[key]}), and --overwrite is false ({field[:-1]})"
-            )
+            raise CtlError(f"'{key}' already has a value ({present[key]}), and --overwrite is false")
 
 
 async def _change(
@@ -57,18 +55,29 @@ async def _change(
             name = named(request.kind, obj.metadata.name)
             present = getattr(obj.metadata, field)
             if not overwrite:
-                check_overwrites(present, changes, field, name)
-            await client.patch(
-                request.kind.message, obj.metadata.name, {"metadata": {field: changes}}, obj.metadata.namespace
-            )
-            click.echo(f"{name} {_word(field, changes)}")
+                check_overwrites(present, changes)
+            for key in missing_keys(present, changes):
+                click.echo(f'{field[:-1]} "{key}" not found.')
+            word = outcome(field, present, changes)
+            if not word.startswith("not "):
+                await client.patch(
+                    request.kind.message, obj.metadata.name, {"metadata": {field: changes}}, obj.metadata.namespace
+                )
+            click.echo(f"{name} {word}")
 
 
-def _word(field: str, changes: Changes) -> str:
+def missing_keys(present: Mapping[str, str], changes: Changes) -> list[str]:
+    """Keys to remove that are not there."""
+    return [key for key, value in changes.items() if value is None and key not in present]
+
+
+def outcome(field: str, present: Mapping[str, str], changes: Changes) -> str:
+    """What is said of an object: ``labeled``, ``unlabeled``, ``annotated``, or ``not labeled`` when nothing changes."""
+    done = "labeled" if field == "labels" else "annotated"
+    if all(present.get(key) == value for key, value in changes.items()):
+        return f"not {done}"
     only_removals = all(value is None for value in changes.values())
-    if field == "labels":
-        return "unlabeled" if only_removals else "labeled"
-    return "annotated"
+    return "unlabeled" if field == "labels" and only_removals else done
 
 
 async def _objects(

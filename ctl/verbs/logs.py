@@ -79,7 +79,7 @@ async def logs(
 async def _pods(client: Client, words: Sequence[str], selector: str, namespace: str) -> list[core.Pod]:
     if selector:
         return await list_all(client, by_name("pods"), namespace, selector)
-    return [await pod_named(client, words[0], namespace)]
+    return [await pod_named(client, words[0], namespace, announce=True)]
 
 
 def _request(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ctl import tabs
+from ctl.describe.config import describe_config_map
 from ctl.describe.generic import describe_generic, title
 from ctl.describe.pod import describe_pod
 from ctl.describe.service import describe_service
@@ -50,7 +51,6 @@ lastTimestamp: "CREATED"
         == """
 Name:             kubia-x
 Namespace:        default
-Priority:         0
 Service Account:  default
 Node:             node-1/192.0.2.7
 Start Time:       Tue, 14 Nov 2023 22:10:00 +0000
@@ -77,7 +77,7 @@ Containers:
     Mounts:       <none>
 Conditions:
   Type           Status
-  Ready          True
+  Ready          True\x20
 Volumes:         <none>
 QoS Class:       Burstable
 Node-Selectors:  <none>
@@ -148,13 +148,17 @@ spec:
 status: {loadBalancer: {ingress: [{ip: 10.98.0.1}]}}
 """)
     endpoints = manifest("""
-apiVersion: v1
-kind: Endpoints
-metadata: {name: kubia-http}
-subsets: [{addresses: [{ip: 10.244.0.5}], ports: [{port: 8080}]}]
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kubia-http-x}
+addressType: IPv4
+ports: [{name: "", port: 8080}]
+endpoints:
+- {addresses: [10.244.0.5], conditions: {ready: true}}
+- {addresses: [10.244.0.6], conditions: {ready: false}}
 """)
     assert (
-        "\n" + tabs.layout(describe_service(service, endpoints, [], now_s))
+        "\n" + tabs.layout(describe_service(service, [endpoints], [], now_s))
         == """
 Name:                     kubia-http
 Namespace:                default
@@ -178,10 +182,22 @@ Events:                   <none>
     )
 
 
-def test_any_other_kind_shows_its_fields(manifest: Manifest, now_s: float) -> None:
+def test_a_config_map_shows_its_entries(manifest: Manifest, now_s: float) -> None:
     config = manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: default}\ndata: {a.b: c}")
-    text = tabs.layout(describe_generic(config, neat(config), [], now_s))
-    assert "API Version:  v1\nData:\n  a.b:   c\nKind:    ConfigMap\nEvents:  <none>\n" in text
+    assert tabs.layout(describe_config_map(config, [], now_s)) == (
+        "Name:         x\nNamespace:    default\nLabels:       <none>\nAnnotations:  <none>\n\n"
+        "Data\n====\na.b:\n----\nc\n\n\nBinaryData\n====\n\nEvents:  <none>\n"
+    )
+
+
+def test_any_other_kind_shows_its_fields(manifest: Manifest, now_s: float) -> None:
+    role = manifest(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: x, namespace: default, uid: u}\n"
+        "rules: [{verbs: [get], resources: [pods]}]"
+    )
+    text = tabs.layout(describe_generic(role, neat(role), None, now_s))
+    assert "Kind:         Role\nMetadata:\n" in text and "  UID:" in text
+    assert "Rules:\n  Resources:\n    pods\n  Verbs:\n    get\n" in text
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import pytest
 
 from ctl.errors import CtlError
-from ctl.verbs.apply import apply_patch
+from ctl.verbs.apply import applied_text, apply_patch
 from ctl.verbs.edit import merge_patch
-from ctl.verbs.label import check_overwrites, split_changes
+from ctl.verbs.label import check_overwrites, outcome, split_changes
 
 
 def test_apply_sends_nothing_when_nothing_differs() -> None:
@@ -33,6 +33,14 @@ def test_apply_replaces_a_list_whose_length_changed() -> None:
     assert apply_patch({}, wanted, live) == wanted
 
 
+def test_the_applied_text_is_kubectls() -> None:
+    wanted = {"kind": "ConfigMap", "apiVersion": "v1", "data": {"a": "<&>"}, "metadata": {"name": "x"}}
+    assert applied_text(wanted) == (
+        '{"apiVersion":"v1","data":{"a":"\\u003c\\u0026\\u003e"},"kind":"ConfigMap",'
+        '"metadata":{"annotations":{},"name":"x"}}\n'
+    )
+
+
 def test_edit_sends_only_what_the_user_changed() -> None:
     before = {"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"replicas": 1, "list": [1]}}
     after = {"metadata": {"labels": {"a": "9"}}, "spec": {"replicas": 1, "list": [1, 2]}}
@@ -49,6 +57,20 @@ def test_label_without_a_change_is_refused() -> None:
 
 
 def test_a_label_that_is_there_is_not_overwritten_silently() -> None:
-    check_overwrites({"a": "b"}, {"a": "b", "c": "d"}, "labels", "pod/x")
+    check_overwrites({"a": "b"}, {"a": "b", "c": "d"})
     with pytest.raises(CtlError, match=r"'a' already has a value \(b\), and --overwrite is false"):
-        check_overwrites({"a": "b"}, {"a": "c"}, "labels", "pod/x")
+        check_overwrites({"a": "b"}, {"a": "c"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"a": "2"}, "labeled"),
+        ({"a": "1"}, "not labeled"),
+        ({"a": None}, "unlabeled"),
+        ({"b": None}, "not labeled"),
+        ({"a": None, "b": "2"}, "labeled"),
+    ],
+)
+def test_label_says_what_it_did(changes: dict[str, str | None], word: str) -> None:
+    assert outcome("labels", {"a": "1"}, changes) == word

@@ -1,0 +1,119 @@
+"""ctl beside the real kubectl on one cluster: the same words print the same text."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KUBECTL = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
+
+TRIES = 5
+"""Ages tick between two commands; then both are asked again."""
+
+SERVE = "import http.server as h; h.ThreadingHTTPServer(('', 8000), h.SimpleHTTPRequestHandler).serve_forever()"
+
+
+@pytest.fixture(scope="module")
+def populated(cluster: Any) -> Iterator[Any]:
+    """The cluster with its REST gateway on, a controller of two pods, a service and a few plain objects."""
+    cluster.ctl("down")
+    cluster.ctl("up", f"--port-offset={cluster.port_offset}", "--rest")
+    image = ["--image=python:host", "--image-pull-policy=Never"]
+    cluster.ctl("run", "web", *image, "--port=8000", "--replicas=2", "--command", "--", "python3", "-c", SERVE)
+    cluster.ctl("expose", "rc", "web", "--type=LoadBalancer", "--name=web-lb")
+    cluster.ctl("create", "configmap", "settings", "--from-literal=a=1")
+    cluster.ctl("create", "secret", "generic", "hidden", "--from-literal=a=1")
+    cluster.ctl("wait", "rc/web", "--for=jsonpath={.status.readyReplicas}=2", "--timeout=60s")
+    cluster.ctl("wait", "svc/web-lb", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "--timeout=30s")
+    yield cluster
+    cluster.ctl("delete", "rc/web", "svc/web-lb", "configmap/settings", "secret/hidden", "--no-wait")
+
+
+@pytest.fixture
+def kubectl(populated: Any) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    environment = {**os.environ, "KUBECONFIG": str(populated.layout.kubeconfig)}
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        assert KUBECTL is not None
+        return subprocess.run([KUBECTL, *words], env=environment, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "get pods",
+        "get pods -o wide",
+        "get pods -A --show-labels",
+        "get pods -L run --no-headers",
+        "get rc,svc,ep",
+        "get all",
+        "get nodes -o wide",
+        "get namespaces",
+        "get configmaps,secrets",
+        "get events",
+        "get pods -o name",
+        "get pods -o yaml",
+        "get svc web-lb -o json",
+        "get pods -o jsonpath={.items[*].status.podIP}",
+        "get pods -o custom-columns=NAME:.metadata.name,IP:.status.podIP,NONE:.spec.nothing",
+        "get pods --sort-by=.metadata.name",
+        "get pods -l run=nothing",
+        "get pods -n kube-system",
+        "get pv,pvc,sc",
+        "get pod nothing",
+        "get deployment nothing",
+        "describe pods",
+        "describe rc web",
+        "describe svc",
+        "describe endpoints web-lb",
+        "describe nodes",
+        "describe namespaces",
+        "describe configmap settings",
+        "describe pod nothing",
+        "events",
+        "api-resources",
+        "delete pod nothing",
+        "scale rc nothing --replicas=2",
+        "scale rc web --replicas=2",
+        "annotate rc web note=hello --overwrite",
+        "label rc web run=other",
+        "label rc web run=web",
+        "label rc web nothing-",
+        "logs rc/web --tail=1",
+        "wait rc/web --for=jsonpath={.status.replicas}=2",
+    ],
+)
+def test_ctl_prints_what_kubectl_prints(populated: Any, kubectl: Callable[..., Any], line: str) -> None:
+    for _ in range(TRIES):
+        ours, theirs = populated.run(*line.split()), kubectl(*line.split())
+        if (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr):
+            break
+    assert ours.stdout == theirs.stdout
+    assert ours.stderr == theirs.stderr
+    assert ours.returncode == theirs.returncode
+
+
+def test_exec_ends_as_with_kubectl(populated: Any, kubectl: Callable[..., Any]) -> None:
+    words = ("exec", "rc/web", "--", "python3", "-c", "print('x'); raise SystemExit(3)")
+    ours, theirs = populated.run(*words), kubectl(*words)
+    assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, theirs.stderr, theirs.returncode)
+
+
+def test_what_one_writes_the_other_reads(populated: Any, kubectl: Callable[..., Any], tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\ndata: {a: '1'}\n")
+    assert kubectl("apply", "-f", str(manifest)).stdout == "configmap/shared created\n"
+    assert populated.ctl("apply", "-f", str(manifest)) == "configmap/shared unchanged\n"
+    manifest.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\ndata: {b: '2'}\n")
+    assert populated.ctl("apply", "-f", str(manifest)) == "configmap/shared configured\n"
+    assert kubectl("get", "cm", "shared", "-o", "jsonpath={.data}").stdout == '{"b":"2"}'
+    assert kubectl("apply", "-f", str(manifest)).stdout == "configmap/shared unchanged\n"
+    assert populated.ctl("delete", "-f", str(manifest)).startswith('configmap "shared" deleted')
