@@ -17,7 +17,8 @@ from ctl.demo.traffic import Traffic, hit
 from ctl.lab import processes
 
 PORT = 8080
-EXAMPLE = Path(__file__).parents[2] / "examples" / "kubia"
+EXAMPLE = (Path(__file__).parent / "kubia").resolve()
+"""The app: ``examples/kubia`` of a checkout, which an installed package carries here."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ def base_image(stage: Stage) -> None:
 
 def build(stage: Stage) -> None:
     """2: an image out of a Dockerfile."""
-    expect((EXAMPLE / "Dockerfile").exists(), f"{EXAMPLE} is missing: run the demo from a checkout")
-    stage.prompt("cat", "examples/kubia/Dockerfile")
+    here = EXAMPLE.relative_to(Path.cwd()) if EXAMPLE.is_relative_to(Path.cwd()) else EXAMPLE
+    stage.prompt("cat", str(here / "Dockerfile"))
     stage.show((EXAMPLE / "Dockerfile").read_text())
-    stage.ctl("image", "build", "-t", "kubia", os.path.relpath(EXAMPLE))
+    stage.ctl("image", "build", "-t", "kubia", str(here))
     expect("kubia" in stage.ctl("image", "ls"), "'ctl image ls' does not list kubia")
 
 
