@@ -2,7 +2,8 @@
 
 A machine is never quite still: sessions come and go, timers run, others have containers too. So a new thing counts as
 left behind when it bears one of the cluster's marks (``Marks``): its directories, its bridge and networks, the ids of
-its sandboxes and pods, their network namespaces. In strict mode every new thing counts, whoever made it.
+its sandboxes and pods. A network namespace bears none (the kernel gives its number to the next one), but what keeps it
+alive does: a process or a mount. In strict mode every new thing counts, whoever made it.
 """
 
 import os
@@ -57,17 +58,12 @@ class Marks:
         self.texts |= {settings.pod_cidr, settings.service_cidr, settings.load_balancer_cidr}
 
     def learn(self, endpoint: str) -> None:
-        """The ids of the sandboxes that the runtime has now, of their pods, and their network namespaces."""
+        """The ids of the sandboxes that the runtime has now, and of their pods."""
         with grpc.insecure_channel(endpoint, [("grpc.default_authority", "localhost")]) as channel:
             stub = runtime_pb2_grpc.RuntimeServiceStub(channel)
             found = stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=10).items
         for sandbox in found:
             self.texts |= {sandbox.id[:ID_SHOWN], sandbox.metadata.uid}
-        ours = self.pattern()
-        self.texts |= {_namespace(pid) for pid in pids() if pid != os.getpid() and ours.search(_process(pid))} - {
-            "",
-            _namespace(os.getpid()),
-        }
 
     def pattern(self) -> re.Pattern[str]:
         """Matches a name that bears a mark."""

@@ -24,7 +24,7 @@ LAYOUT = Layout(Path("/tmp/state"))
 def marks() -> Marks:
     made = Marks()
     made.of(LAYOUT, Settings("node", "192.0.2.7", network=3))
-    made.texts |= {"0123456789a", "a-pods-uid", "net:[4026]"}
+    made.texts |= {"0123456789a", "a-pods-uid"}
     return made
 
 
@@ -44,7 +44,6 @@ def test_nothing_new_is_nothing_left(marks: Marks) -> None:
         ("process", "7 (since tick 9) pod:0123456789a: python3 shim 0::/"),
         ("process", "7 (since tick 9) python3: python3 /app.py 0::/kubepods/besteffort/poda-pods-uid/c"),
         ("mount", "/tmp/state/run/cri/pods/x/shm (tmpfs, mount 99)"),
-        ("network namespace", "net:[4026]"),
         ("link", "knarr3 (9)"),
         ("link", "veth0123456789a (10)"),
         ("route", "10.103.0.0/16 table 255 type 2 oif 1"),
@@ -63,6 +62,7 @@ def test_what_bears_a_mark_of_the_cluster_is_left_behind(marks: Marks, thing: tr
     "thing",
     [
         ("process", "9 (since tick 9) bash: bash 0::/user.slice"),
+        ("network namespace", "net:[4026]"),
         ("link", "knarr31 (9)"),
         ("link", "vethffff (10)"),
         ("nftables table", "table inet filter"),
