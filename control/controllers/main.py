@@ -8,6 +8,7 @@ import socket
 from control.client import Client, LeaderElector
 from control.client.flags import add_client_flags, client_tls
 from control.controllers.controller import Controller, Environment
+from control.controllers.deployment import DeploymentController
 from control.controllers.endpoints import EndpointsController
 from control.controllers.endpointslices import EndpointSliceController
 from control.controllers.garbage import GarbageCollector
@@ -45,6 +46,7 @@ def controllers(env: Environment, args: argparse.Namespace) -> list[Controller]:
     return [
         ReplicationControllers(env),
         ReplicaSets(env),
+        DeploymentController(env),
         EndpointsController(env),
         EndpointSliceController(env),
         ServiceLBController(env, args.load_balancer_cidr),

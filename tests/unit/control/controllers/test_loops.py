@@ -11,6 +11,7 @@ from control.api import meta
 from control.client import Client
 from control.client.events import EventRecorder
 from control.controllers.controller import Environment
+from control.controllers.deployment import DeploymentController
 from control.controllers.endpoints import EndpointsController
 from control.controllers.endpointslices import EndpointSliceController
 from control.controllers.garbage import GarbageCollector
@@ -33,6 +34,7 @@ async def controllers(client: Client) -> AsyncIterator[Environment]:
     every = [
         ReplicationControllers(env),
         ReplicaSets(env),
+        DeploymentController(env),
         EndpointsController(env),
         EndpointSliceController(env),
         ServiceLBController(env, "10.98.0.0/29"),
@@ -122,6 +124,34 @@ async def test_replica_set_and_orphaning(client: Client, controllers: Environmen
 
     await until(set_free)
     assert {p.metadata.name for p in await pods(client)} == {p.metadata.name for p in made}
+
+
+async def test_deployment_rolls_from_one_image_to_the_next(
+    client: Client, controllers: Environment, make: Any, until: Until
+) -> None:
+    template = {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "app:1"}]}}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "d"}}, "template": template}
+    metadata = {"name": "d", "namespace": "default"}
+    await client.create(make({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}))
+
+    async def rolled(image: str) -> bool:
+        for number, pod in enumerate(await pods(client)):
+            if not meta.pod_is_ready(pod):
+                await mark_running(client, pod, f"10.0.0.{number + 1}")
+        deployment = await client.get(apps.Deployment, "d", "default")
+        found = {pod.spec.containers[0].image for pod in await pods(client)}
+        status = deployment.status
+        return found == {image} and status.updatedReplicas == status.replicas == status.availableReplicas == 2
+
+    await until(lambda: rolled("app:1"))
+    deployment = await client.get(apps.Deployment, "d", "default")
+    deployment.spec.template.spec.containers[0].image = "app:2"
+    await client.update(deployment)
+    await until(lambda: rolled("app:2"))
+    sets = (await client.list(apps.ReplicaSet, "default")).items
+    assert sorted(rs.metadata.annotations["deployment.kubernetes.io/revision"] for rs in sets) == ["1", "2"]
+    await client.delete(apps.Deployment, "d", "default")
+    await until(lambda: _none(client))
 
 
 async def test_foreground_deletion_waits_for_the_pods(
