@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protos.serving import TLS, add_flags, configure_logging, run
 from raftstore import limits
-from raftstore.config import Config, OneSidedTLS, split_urls
+from raftstore.config import Config, OneSidedTLS, duration_s, split_urls
 from raftstore.server.serve import serve
 
 
@@ -68,11 +68,18 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--watch-progress-notify-interval",
-        type=_duration_s,
+        type=_progress_interval_s,
         default=limits.PROGRESS_INTERVAL_S,
         metavar="DURATION",
         help="how often quiet watchers hear of the revision, such as 10m or 5s",
     )
+    add(
+        "--auth-token",
+        default="simple",
+        metavar="SPEC",
+        help="tokens after a login: 'simple', or 'jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m'",
+    )
+    add("--auth-token-ttl", type=int, default=300, metavar="S", help="idle life of simple tokens")
     add("--cert-file", type=Path, help="this server's certificate for clients, PEM")
     add("--key-file", type=Path, help="its key, PEM")
     add("--trusted-ca-file", type=Path, help="the CA that signs client certificates, PEM")
@@ -102,6 +109,8 @@ def config_from(flags: argparse.Namespace) -> Config:
         max_txn_ops=flags.max_txn_ops,
         watch_progress_notify_interval_s=flags.watch_progress_notify_interval,
         tls=_tls(flags),
+        auth_token=flags.auth_token,
+        auth_token_ttl_s=flags.auth_token_ttl,
     )
 
 
@@ -114,12 +123,8 @@ def _tls(flags: argparse.Namespace) -> TLS | None:
     return TLS(*files) if flags.client_cert_auth else OneSidedTLS(*files)
 
 
-def _duration_s(text: str) -> float:
-    units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-    for unit in sorted(units, key=len, reverse=True):
-        if text.endswith(unit):
-            return max(float(text.removesuffix(unit)) * units[unit], 0.1)
-    raise ValueError(text)
+def _progress_interval_s(text: str) -> float:
+    return max(duration_s(text), 0.1)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """What a member is started with, checked, and the identity that follows from it."""
 
 import hashlib
+import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +11,8 @@ import grpc
 
 from protos.serving import TLS
 from raftstore import limits
+from raftstore.auth.jwt import TTL_S, JWTTokens, read_signer
+from raftstore.auth.tokens import SIMPLE_TTL_S, SimpleTokens, Tokens
 
 
 class OneSidedTLS(TLS):
@@ -37,6 +41,8 @@ class Config:
     max_txn_ops: int = limits.TXN_OPS_MAX
     watch_progress_notify_interval_s: float = limits.PROGRESS_INTERVAL_S
     tls: TLS | None = None
+    auth_token: str = "simple"
+    auth_token_ttl_s: float = SIMPLE_TTL_S
 
     def check(self) -> None:
         """Raise ValueError, naming the flag, for settings that cannot work."""
@@ -53,6 +59,27 @@ class Config:
         if self.election_timeout_ms < 5 * self.heartbeat_interval_ms:
             raise ValueError("--election-timeout must be at least five times --heartbeat-interval")
         self._check_tls()
+        self.tokens()
+
+    def tokens(self) -> Tokens:
+        """The maker of tokens that ``auth_token`` describes. Raises ValueError naming the flag."""
+        kind, *options = self.auth_token.split(",")
+        if kind == "simple":
+            return SimpleTokens(time.monotonic, self.auth_token_ttl_s)
+        if kind != "jwt":
+            raise ValueError(f"--auth-token: {kind!r} is neither simple nor jwt")
+        try:
+            named = dict(option.split("=", 1) for option in options)
+            files = (Path(named[key]) if key in named else None for key in ("pub-key", "priv-key"))
+            ttl_s = duration_s(named["ttl"]) if "ttl" in named else TTL_S
+            return JWTTokens(read_signer(named.get("sign-method", ""), *files), time.time, ttl_s)
+        except ValueError as err:
+            raise ValueError(f"--auth-token: {err}") from err
+
+    @property
+    def client_cert_auth(self) -> bool:
+        """Whether clients prove themselves by certificates."""
+        return self.tls is not None and not isinstance(self.tls, OneSidedTLS)
 
     def _check_tls(self) -> None:
         schemes = {check_url(url, "--listen-client-urls") for url in self.listen_client_urls}
@@ -111,6 +138,18 @@ def check_url(url: str, flag: str) -> str:
     if not usable:
         raise ValueError(f"{flag}: {url!r} is not http://HOST:PORT or https://HOST:PORT")
     return parts.scheme
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration such as ``1h30m``, ``5s`` or ``200ms``. Raises ValueError."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration such as 1h30m, 5s or 200ms")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 
 def split_urls(text: str) -> tuple[str, ...]:

@@ -6,6 +6,8 @@
     ├── InvalidRequest              the caller must change the request
     │   ├── EmptyKey  KeyNotFound  ValueProvided  LeaseProvided
     │   ├── TooManyOps  DuplicateKey  InvalidSortOption  TooLarge
+    │   ├── UserEmpty  RoleEmpty  AuthFailed  PermissionNotGiven  InvalidAuthManagement  OldAuthRevision
+    │   ├── InvalidDowngradeTarget  DowngradeTargetFormat
     ├── OutOfRange
     │   ├── Compacted  FutureRevision  LeaseTTLTooLarge
     ├── ResourceExhausted
@@ -13,8 +15,11 @@
     ├── NotFound
     │   ├── LeaseNotFound  MemberNotFound
     ├── FailedPrecondition
-    │   ├── LeaseExists  AuthNotEnabled  NotLeader  LearnerOnly  BadLeaderTransferee
+    │   ├── LeaseExists  AuthNotEnabled  NotLeader  LearnerOnly  BadLeaderTransferee  NoDowngrade
+    │   ├── RootUserMissing  RootRoleMissing  UserExists  UserNotFound
+    │   ├── RoleExists  RoleNotFound  RoleNotGranted  PermissionNotGranted
     ├── PermissionDenied  Unauthenticated  Corrupt  Unimplemented  WatchCanceled
+    ├── NoPasswordUser  CannotSign  NotElected  NoElection  SessionExpired  MissingLeader      UNKNOWN on the wire
     └── Unavailable                 try again, perhaps elsewhere; a write may or may not have happened
         ├── NoLeader  LeaderChanged  Stopped  RequestTimeout
 
@@ -60,6 +65,38 @@ class InvalidSortOption(InvalidRequest):
 
 class TooLarge(InvalidRequest):
     """The request is bigger than the store accepts."""
+
+
+class UserEmpty(InvalidRequest):
+    """Authentication is on and the client did not say who it is, or a user without a name was asked for."""
+
+
+class RoleEmpty(InvalidRequest):
+    """A role needs a name."""
+
+
+class AuthFailed(InvalidRequest):
+    """Wrong user or password."""
+
+
+class PermissionNotGiven(InvalidRequest):
+    """A grant without a permission."""
+
+
+class InvalidAuthManagement(InvalidRequest):
+    """It would lock everybody out, or makes no sense."""
+
+
+class OldAuthRevision(InvalidRequest):
+    """Users or roles changed since the client logged in: log in again."""
+
+
+class DowngradeTargetFormat(InvalidRequest):
+    """A downgrade target is not MAJOR.MINOR."""
+
+
+class InvalidDowngradeTarget(InvalidRequest):
+    """A downgrade goes down exactly one minor version."""
 
 
 class OutOfRange(EtcdError):
@@ -133,6 +170,42 @@ class BadLeaderTransferee(FailedPrecondition):
     """Leadership cannot go to that member."""
 
 
+class NoDowngrade(FailedPrecondition):
+    """No downgrade is under way."""
+
+
+class RootUserMissing(FailedPrecondition):
+    """Authentication needs the user root."""
+
+
+class RootRoleMissing(FailedPrecondition):
+    """Authentication needs the user root to have the role root."""
+
+
+class UserExists(FailedPrecondition):
+    """The user name is taken."""
+
+
+class UserNotFound(FailedPrecondition):
+    """There is no such user."""
+
+
+class RoleExists(FailedPrecondition):
+    """The role name is taken."""
+
+
+class RoleNotFound(FailedPrecondition):
+    """There is no such role."""
+
+
+class RoleNotGranted(FailedPrecondition):
+    """The user does not have the role."""
+
+
+class PermissionNotGranted(FailedPrecondition):
+    """The role does not have the permission."""
+
+
 class PermissionDenied(EtcdError):
     """The user may not do this."""
 
@@ -151,6 +224,30 @@ class Unimplemented(EtcdError):
 
 class WatchCanceled(EtcdError):
     """The server ended a watch for the reason in the message."""
+
+
+class NoPasswordUser(EtcdError):
+    """The user has no password; only its certificate proves it."""
+
+
+class CannotSign(EtcdError):
+    """This member has only the public key of the tokens."""
+
+
+class NotElected(EtcdError):
+    """The caller leads no more."""
+
+
+class NoElection(EtcdError):
+    """Nobody leads."""
+
+
+class MissingLeader(EtcdError):
+    """The request does not say on whose behalf."""
+
+
+class SessionExpired(EtcdError):
+    """The lease of the waiting client ended."""
 
 
 class Unavailable(EtcdError):

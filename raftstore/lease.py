@@ -20,6 +20,8 @@ class Lease:
 
     id: int
     ttl_s: int
+    remaining_s: int = 0
+    """What a checkpoint said was left, where a new leader goes on; 0: all of it."""
     keys: set[bytes] = field(default_factory=set)
 
 
@@ -31,9 +33,10 @@ class Lessor:
         self._backend = backend
         self.leases: dict[int, Lease] = {}
         self._lease_of: dict[bytes, int] = {}
-        for name, ttl_s in backend.stored_facts(_FACT).items():
+        for name, value in backend.stored_facts(_FACT).items():
             id = int(name.removeprefix(_FACT), 16)
-            self.leases[id] = Lease(id, int(ttl_s))
+            ttl_s, *remaining_s = map(int, value.split())
+            self.leases[id] = Lease(id, ttl_s, remaining_s[0] if remaining_s else 0)
         if self.leases:
             for kv in store.live():
                 self.attach(kv.key, kv.lease)
@@ -56,6 +59,13 @@ class Lessor:
         lease = self.leases[id] = Lease(id, ttl_s)
         self._backend.set_fact(_fact(id), b"%d" % ttl_s)
         return lease
+
+    def note_remaining(self, id: int, remaining_s: int) -> None:
+        """Remember what is left of a lease (0: all); an unknown lease was revoked meanwhile."""
+        lease = self.leases.get(id)
+        if lease is not None:
+            lease.remaining_s = remaining_s
+            self._backend.set_fact(_fact(id), b"%d %d" % (lease.ttl_s, remaining_s))
 
     def revoke(self, id: int, write: Write) -> None:
         """Remove a lease and delete its keys in key order. Raises LeaseNotFound."""

@@ -4,8 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from protos.etcd import rpc_pb2 as pb
+from raftstore.auth.commands import AuthCommands
+from raftstore.auth.guard import Guard
+from raftstore.auth.identity import ANONYMOUS, Identity
+from raftstore.auth.store import AuthStore
+from raftstore.auth.tokens import Tokens
 from raftstore.command import Kind
-from raftstore.errors import EtcdError, NoSpace
+from raftstore.errors import Corrupt, EtcdError, NoSpace
 from raftstore.lease import Lessor
 from raftstore.mvcc.backend import Backend
 from raftstore.mvcc.store import Event, Store, Write
@@ -13,6 +18,9 @@ from raftstore.mvcc.txn import check_put, execute_delete, execute_put, execute_t
 
 _FACT_APPLIED = b"raft/applied"
 _FACT_ALARM = b"alarm/"
+
+_CHANGES = {Kind.PUT, Kind.DELETE_RANGE, Kind.TXN, Kind.COMPACT, Kind.LEASE_GRANT, Kind.LEASE_REVOKE}
+"""What the CORRUPT alarm stops."""
 
 
 class Result(NamedTuple):
@@ -23,13 +31,15 @@ class Result(NamedTuple):
 
 
 class Machine:
-    """Keys, leases and alarms."""
+    """Keys, leases, alarms, users and roles."""
 
-    def __init__(self, backend: Backend) -> None:
-        """Load the state of the last checkpoint; ``applied`` is its (index, term)."""
+    def __init__(self, backend: Backend, tokens: Tokens) -> None:
+        """Load the state of the last checkpoint. ``tokens`` learns of the tokens that entries make."""
         self.backend = backend
         self.store = Store(backend)
         self.lessor = Lessor(backend, self.store)
+        self.auth = AuthStore(backend)
+        self.guard = Guard(self.auth, self.lessor)
         applied = backend.stored_facts(_FACT_APPLIED).get(_FACT_APPLIED, b"0 0").split()
         self.applied_index, self.applied_term = int(applied[0]), int(applied[1])
         self.alarms: set[tuple[int, int]] = {_alarm_of(name) for name in backend.stored_facts(_FACT_ALARM)}
@@ -41,13 +51,18 @@ class Machine:
             Kind.LEASE_GRANT: self._lease_grant,
             Kind.LEASE_REVOKE: self._lease_revoke,
             Kind.ALARM: self._alarm,
+            Kind.LEASE_CHECKPOINT: self._lease_checkpoint,
+            **AuthCommands(self.auth, tokens, lambda: self.applied_index).handlers(),
         }
 
-    def apply(self, index: int, term: int, kind: Kind, request: Any) -> Result:
-        """Apply the entry at ``index``. A refusal is a result too, the same on every member."""
+    def apply(self, index: int, term: int, kind: Kind, request: Any, who: Identity = ANONYMOUS) -> Result:
+        """Apply the entry at ``index``, made by ``who``. A refusal is a result too, the same on every member."""
         self.applied_index, self.applied_term = index, term
         write = self.store.write()
         try:
+            if self.alarms and kind in _CHANGES:
+                self._check_healthy()
+            self.guard.check_command(who, kind, request)
             response = self._handlers[kind](request, write)
         except EtcdError as refusal:
             return Result(refusal, [])
@@ -92,6 +107,11 @@ class Machine:
         self.lessor.revoke(request.ID, write)
         return pb.LeaseRevokeResponse()
 
+    def _lease_checkpoint(self, request: pb.LeaseCheckpointRequest, write: Write) -> pb.LeaseCheckpointResponse:
+        for checkpoint in request.checkpoints:
+            self.lessor.note_remaining(checkpoint.ID, checkpoint.remaining_TTL)
+        return pb.LeaseCheckpointResponse()
+
     def _alarm(self, request: pb.AlarmRequest, write: Write) -> pb.AlarmResponse:
         alarm = (request.memberID, request.alarm)
         before = alarm in self.alarms
@@ -111,6 +131,10 @@ class Machine:
             for raised in sorted(self.alarms)
             if member in (0, raised[0]) and alarm in (pb.NONE, raised[1])
         ]
+
+    def _check_healthy(self) -> None:
+        if any(alarm == pb.CORRUPT for _, alarm in self.alarms):
+            raise Corrupt("the members' data differ: find the wrong member, replace it, then disarm the alarm")
 
     def _check_space(self) -> None:
         if any(alarm == pb.NOSPACE for _, alarm in self.alarms):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from protos.etcd import rpc_pb2 as pb
 from raftstore import command, limits
+from raftstore.auth.identity import ANONYMOUS, CLUSTER, Identity
 from raftstore.command import Kind
 from raftstore.config import Config
 from raftstore.errors import (
@@ -41,7 +42,8 @@ from raftstore.raft.node import Config as NodeConfig
 from raftstore.raft.node import Node
 from raftstore.raft.types import Entry
 from raftstore.wal.fs import OSFS, sync_directory
-from raftstore.wal.wal import Identity, Wal
+from raftstore.wal.wal import Identity as LogOwner
+from raftstore.wal.wal import Wal
 from raftstore.watch import WatchHub
 
 log = logging.getLogger(__name__)
@@ -54,10 +56,11 @@ _MAP_HEADROOM_BYTES = 1 << 30
 class _Waiter:
     """A proposal of this member that has not been applied yet."""
 
-    __slots__ = ("deadline", "future", "kind", "request")
+    __slots__ = ("deadline", "future", "kind", "request", "who")
 
-    def __init__(self, kind: Kind, request: Any, future: "asyncio.Future[Any]", deadline: float) -> None:
+    def __init__(self, kind: Kind, request: Any, who: Identity, future: "asyncio.Future[Any]", deadline: float) -> None:
         self.kind = kind
+        self.who = who
         self.request = request
         self.future = future
         self.deadline = deadline
@@ -87,7 +90,7 @@ class Member:
         """Recover from ``config.data_dir``; blocks. ``resources`` closes what is opened, after ``run`` has ended."""
         self.config = config
         directory = _lock_directory(config.data_dir, resources)
-        self._wal = Wal(OSFS(), directory / "wal", Identity(config.cluster_id(), config.member_id(config.name)))
+        self._wal = Wal(OSFS(), directory / "wal", LogOwner(config.cluster_id(), config.member_id(config.name)))
         resources.callback(self._wal.close)
         self.cluster_id, self.id = self._wal.identity
         self.backend = Backend(directory / "db", 2 * config.quota_backend_bytes + _MAP_HEADROOM_BYTES)
@@ -97,7 +100,8 @@ class Member:
         # Entered last, so that each finishes its work before the files it works on are closed.
         self._log_thread = resources.enter_context(ThreadPoolExecutor(1, "raft-log"))
         self._storage_thread = resources.enter_context(ThreadPoolExecutor(1, "storage"))
-        self.machine = Machine(self.backend)
+        self.tokens = config.tokens()
+        self.machine = Machine(self.backend, self.tokens)
         self.store, self.lessor = self.machine.store, self.machine.lessor
         self.watches = WatchHub(self.store)
         self.deadlines = Deadlines()
@@ -175,8 +179,8 @@ class Member:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    async def propose(self, kind: Kind, request: Any) -> Any:
-        """Have the cluster apply ``request``; returns the response with its header.
+    async def propose(self, kind: Kind, request: Any, who: Identity = ANONYMOUS) -> Any:
+        """Have the cluster apply ``request`` on behalf of ``who``; returns the response with its header.
 
         Raises the refusal, TooLarge, TooManyRequests, or Unavailable when it is unknown whether it happened.
         """
@@ -185,13 +189,13 @@ class Member:
         if len(self._waiting) >= limits.PROPOSALS_MAX:
             raise TooManyRequests(f"{limits.PROPOSALS_MAX} writes are under way")
         id = self._next_id = (self._next_id + 1) & 0xFFFFFFFFFFFFFFFF
-        data = command.encode(kind, id, request)
+        data = command.encode(kind, id, request, who)
         if len(data) > self.config.max_request_bytes:
             raise TooLarge(f"{len(data)} bytes, {self.config.max_request_bytes} are allowed")
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self.node.propose([data])
-        self._waiting[id] = _Waiter(kind, request, future, loop.time() + self.config.request_timeout_s)
+        self._waiting[id] = _Waiter(kind, request, who, future, loop.time() + self.config.request_timeout_s)
         if self._timer is None:
             self._timer = loop.call_later(self.config.request_timeout_s, self._time_out)
         self._wake.set()
@@ -251,10 +255,10 @@ class Member:
     def _apply_command(self, entry: Entry, events: list[Event]) -> tuple[_Waiter | None, Any]:
         waiter = self._waiting.pop(command.id_of(entry.data), None)
         if waiter is not None:
-            kind, request = waiter.kind, waiter.request
+            kind, request, who = waiter.kind, waiter.request, waiter.who
         else:
-            kind, _, request = command.decode(entry.data)
-        outcome, happened = self.machine.apply(entry.index, entry.term, kind, request)
+            kind, _, request, who = command.decode(entry.data)
+        outcome, happened = self.machine.apply(entry.index, entry.term, kind, request, who)
         events += happened
         if isinstance(outcome, EtcdError):
             return waiter, outcome
@@ -327,7 +331,7 @@ class Member:
             extra={"bytes": used_bytes},
         )
         alarm = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=self.id, alarm=pb.NOSPACE)
-        await self.propose(Kind.ALARM, alarm)
+        await self.propose(Kind.ALARM, alarm, CLUSTER)
 
     # -- leases --------------------------------------------------------------------------------------------------
 
@@ -367,7 +371,7 @@ class Member:
 
     async def _revoke_expired(self, id: int) -> None:
         try:
-            await self.propose(Kind.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=id))
+            await self.propose(Kind.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=id), CLUSTER)
             log.info("revoked an expired lease", extra={"lease": f"{id:x}"})
         except LeaseNotFound:
             pass  # its owner was faster

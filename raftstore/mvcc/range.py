@@ -24,7 +24,7 @@ def read_range(store: Store, request: RangeRequest) -> RangeResponse:
     if request.count_only:
         return RangeResponse(count=len(found))
     limit = request.limit if request.limit > 0 else len(found)
-    if _in_key_order(request):
+    if in_key_order(request):
         response = RangeResponse.FromString(b"".join(map(_encoded, map(store.backend.record, found[:limit]))))
         response.more = len(found) > limit
     else:
@@ -53,7 +53,7 @@ def _head(size: int) -> bytes:
     return bytes(head)
 
 
-def _in_key_order(request: RangeRequest) -> bool:
+def in_key_order(request: RangeRequest) -> bool:
     """Whether the index's own order and nothing else answers it, so that only ``limit`` pairs need be loaded."""
     filtered = (
         request.min_mod_revision

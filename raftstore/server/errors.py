@@ -17,6 +17,20 @@ WIRE: dict[type[EtcdError], tuple[StatusCode, str]] = {
     errors.DuplicateKey: (StatusCode.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request"),
     errors.InvalidSortOption: (StatusCode.INVALID_ARGUMENT, "etcdserver: invalid sort option"),
     errors.TooLarge: (StatusCode.INVALID_ARGUMENT, "etcdserver: request is too large"),
+    errors.UserEmpty: (StatusCode.INVALID_ARGUMENT, "etcdserver: user name is empty"),
+    errors.RoleEmpty: (StatusCode.INVALID_ARGUMENT, "etcdserver: role name is empty"),
+    errors.AuthFailed: (
+        StatusCode.INVALID_ARGUMENT,
+        "etcdserver: authentication failed, invalid user ID or password",
+    ),
+    errors.PermissionNotGiven: (StatusCode.INVALID_ARGUMENT, "etcdserver: permission not given"),
+    errors.InvalidAuthManagement: (StatusCode.INVALID_ARGUMENT, "etcdserver: invalid auth management"),
+    errors.OldAuthRevision: (StatusCode.INVALID_ARGUMENT, "etcdserver: revision of auth store is old"),
+    errors.DowngradeTargetFormat: (
+        StatusCode.INVALID_ARGUMENT,
+        "etcdserver: wrong downgrade target version format",
+    ),
+    errors.InvalidDowngradeTarget: (StatusCode.INVALID_ARGUMENT, "etcdserver: invalid downgrade target version"),
     errors.Compacted: (StatusCode.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"),
     errors.FutureRevision: (StatusCode.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"),
     errors.LeaseTTLTooLarge: (StatusCode.OUT_OF_RANGE, "etcdserver: too large lease TTL"),
@@ -29,6 +43,18 @@ WIRE: dict[type[EtcdError], tuple[StatusCode, str]] = {
     errors.NotLeader: (StatusCode.FAILED_PRECONDITION, "etcdserver: not leader"),
     errors.LearnerOnly: (StatusCode.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner"),
     errors.BadLeaderTransferee: (StatusCode.FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
+    errors.NoDowngrade: (StatusCode.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job"),
+    errors.RootUserMissing: (StatusCode.FAILED_PRECONDITION, "etcdserver: root user does not exist"),
+    errors.RootRoleMissing: (StatusCode.FAILED_PRECONDITION, "etcdserver: root user does not have root role"),
+    errors.UserExists: (StatusCode.FAILED_PRECONDITION, "etcdserver: user name already exists"),
+    errors.UserNotFound: (StatusCode.FAILED_PRECONDITION, "etcdserver: user name not found"),
+    errors.RoleExists: (StatusCode.FAILED_PRECONDITION, "etcdserver: role name already exists"),
+    errors.RoleNotFound: (StatusCode.FAILED_PRECONDITION, "etcdserver: role name not found"),
+    errors.RoleNotGranted: (StatusCode.FAILED_PRECONDITION, "etcdserver: role is not granted to the user"),
+    errors.PermissionNotGranted: (
+        StatusCode.FAILED_PRECONDITION,
+        "etcdserver: permission is not granted to the role",
+    ),
     errors.PermissionDenied: (StatusCode.PERMISSION_DENIED, "etcdserver: permission denied"),
     errors.Unauthenticated: (StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token"),
     errors.Corrupt: (StatusCode.DATA_LOSS, "etcdserver: corrupt cluster"),
@@ -58,6 +84,8 @@ _BY_CODE: dict[StatusCode, type[EtcdError]] = {
 
 def to_wire(err: EtcdError) -> tuple[StatusCode, str]:
     """Code and text of ``err``; what the table lacks is UNKNOWN with its own text, as in etcd."""
+    if isinstance(err, errors.Unimplemented):
+        return StatusCode.UNIMPLEMENTED, str(err)
     return WIRE.get(type(err), (StatusCode.UNKNOWN, str(err)))
 
 

@@ -13,6 +13,7 @@ from raftstore.limits import LEASE_TTL_S_MAX
 from raftstore.member import Member
 from raftstore.server.calls import unary
 from raftstore.server.errors import refuse
+from raftstore.server.identity import identify
 
 
 class Lease(rpc.LeaseServicer):
@@ -29,16 +30,16 @@ class Lease(rpc.LeaseServicer):
         if request.TTL > LEASE_TTL_S_MAX:
             raise LeaseTTLTooLarge(f"a lease may live {LEASE_TTL_S_MAX} s")
         granted = pb.LeaseGrantRequest(
-            ID=request.ID or self._free_id(), TTL=max(request.TTL, self._member.config.lease_ttl_s_min)
+            ID=request.ID or free_lease_id(self._member), TTL=max(request.TTL, self._member.config.lease_ttl_s_min)
         )
-        return await self._member.propose(Kind.LEASE_GRANT, granted)
+        return await self._member.propose(Kind.LEASE_GRANT, granted, identify(self._member, context))
 
     @unary
     async def LeaseRevoke(
         self, request: pb.LeaseRevokeRequest, context: grpc.aio.ServicerContext
     ) -> pb.LeaseRevokeResponse:
         """End a lease and delete its keys."""
-        return await self._member.propose(Kind.LEASE_REVOKE, request)
+        return await self._member.propose(Kind.LEASE_REVOKE, request, identify(self._member, context))
 
     async def LeaseKeepAlive(
         self, requests: AsyncIterator[pb.LeaseKeepAliveRequest], context: grpc.aio.ServicerContext
@@ -47,13 +48,16 @@ class Lease(rpc.LeaseServicer):
         try:
             async for request in requests:
                 response = pb.LeaseKeepAliveResponse(header=self._member.header(), ID=request.ID)
-                response.TTL = await self._renew(request.ID)
+                response.TTL = await self._renew(request.ID, context)
                 yield response
         except EtcdError as err:
             await refuse(context, err)
 
-    async def _renew(self, id: int) -> int:
+    async def _renew(self, id: int, context: grpc.aio.ServicerContext) -> int:
         await self._member.linearize()
+        machine, who = self._member.machine, identify(self._member, context)
+        machine.auth.check_known(who)
+        machine.guard.check_lease_write(who, id)
         try:
             return self._member.renew_lease(id)
         except LeaseNotFound:
@@ -65,6 +69,10 @@ class Lease(rpc.LeaseServicer):
     ) -> pb.LeaseTimeToLiveResponse:
         """Remaining and granted TTL; TTL -1 for an unknown lease."""
         await self._member.linearize()
+        machine, who = self._member.machine, identify(self._member, context)
+        machine.auth.check_known(who)
+        if request.keys:
+            machine.guard.check_lease_read(who, request.ID)
         response = pb.LeaseTimeToLiveResponse(header=self._member.header(), ID=request.ID)
         try:
             lease = self._member.lessor.get(request.ID)
@@ -83,11 +91,14 @@ class Lease(rpc.LeaseServicer):
     ) -> pb.LeaseLeasesResponse:
         """All leases, the soonest to expire first."""
         await self._member.linearize()
+        self._member.machine.guard.check_leases_read(identify(self._member, context))
         leases = [pb.LeaseStatus(ID=id) for id in self._member.deadlines.by_end()]
         return pb.LeaseLeasesResponse(header=self._member.header(), leases=leases)
 
-    def _free_id(self) -> int:
-        while True:
-            id = random.getrandbits(63)
-            if id and not self._member.lessor.exists(id):
-                return id
+
+def free_lease_id(member: Member) -> int:
+    """A positive id that no lease has."""
+    while True:
+        id = random.getrandbits(63)
+        if id and not member.lessor.exists(id):
+            return id

@@ -1,5 +1,6 @@
 """etcdserverpb.Maintenance: status, alarms, hashes."""
 
+import re
 import zlib
 
 import grpc
@@ -8,12 +9,16 @@ from protos.etcd import rpc_pb2 as pb
 from protos.etcd import rpc_pb2_grpc as rpc
 from protos.serving import unimplemented
 from raftstore.command import Kind
-from raftstore.errors import BadLeaderTransferee
+from raftstore.errors import BadLeaderTransferee, DowngradeTargetFormat, InvalidDowngradeTarget, NoDowngrade
 from raftstore.member import Member
 from raftstore.server.calls import unary
+from raftstore.server.identity import identify
 
 ETCD_VERSION = "3.6.0"
 """The etcd release whose behaviour this server promises; clients choose features by it."""
+
+
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
 @unimplemented
@@ -27,6 +32,7 @@ class Maintenance(rpc.MaintenanceServicer):
     async def Status(self, request: pb.StatusRequest, context: grpc.aio.ServicerContext) -> pb.StatusResponse:
         """How this member is."""
         member = self._member
+        member.machine.auth.check_known(identify(member, context))
         size, used = member.backend.size_bytes()
         return pb.StatusResponse(
             header=member.header(),
@@ -49,7 +55,8 @@ class Maintenance(rpc.MaintenanceServicer):
     async def Alarm(self, request: pb.AlarmRequest, context: grpc.aio.ServicerContext) -> pb.AlarmResponse:
         """List, raise or clear alarms."""
         if request.action != pb.AlarmRequest.GET:
-            return await self._member.propose(Kind.ALARM, request)
+            return await self._member.propose(Kind.ALARM, request, identify(self._member, context))
+        self._member.machine.auth.check_known(identify(self._member, context))
         alarms = self._member.machine.alarm_members(request.memberID, request.alarm)
         return pb.AlarmResponse(header=self._member.header(), alarms=alarms)
 
@@ -58,18 +65,21 @@ class Maintenance(rpc.MaintenanceServicer):
         self, request: pb.DefragmentRequest, context: grpc.aio.ServicerContext
     ) -> pb.DefragmentResponse:
         """Nothing to do: the database reuses free pages by itself. Writes a checkpoint and answers."""
+        self._check_admin(context)
         await self._member.checkpoint()
         return pb.DefragmentResponse()
 
     @unary
     async def Hash(self, request: pb.HashRequest, context: grpc.aio.ServicerContext) -> pb.HashResponse:
         """A checksum of the whole present history; for tests."""
+        self._check_admin(context)
         hashed = _hash(self._member, self._member.store.revision)
         return pb.HashResponse(header=self._member.header(), hash=hashed)
 
     @unary
     async def HashKV(self, request: pb.HashKVRequest, context: grpc.aio.ServicerContext) -> pb.HashKVResponse:
         """A checksum of the history up to a revision: equal on members that are equal."""
+        self._check_admin(context)
         store = self._member.store
         store.check_revision(request.revision)
         revision = request.revision or store.revision
@@ -81,10 +91,24 @@ class Maintenance(rpc.MaintenanceServicer):
         )
 
     @unary
+    async def Downgrade(self, request: pb.DowngradeRequest, context: grpc.aio.ServicerContext) -> pb.DowngradeResponse:
+        """There is no older version of this store to go down to: every target is refused in etcd's words."""
+        self._check_admin(context)
+        if request.action == pb.DowngradeRequest.CANCEL:
+            raise NoDowngrade("no downgrade is under way")
+        if not _VERSION.fullmatch(request.version):
+            raise DowngradeTargetFormat("a target is MAJOR.MINOR, such as 3.5")
+        raise InvalidDowngradeTarget("this store cannot become an older one")
+
+    def _check_admin(self, context: grpc.aio.ServicerContext) -> None:
+        self._member.machine.auth.check_admin(identify(self._member, context))
+
+    @unary
     async def MoveLeader(
         self, request: pb.MoveLeaderRequest, context: grpc.aio.ServicerContext
     ) -> pb.MoveLeaderResponse:
         """A lone member can hand leadership only to itself."""
+        self._check_admin(context)
         if request.targetID != self._member.id:
             raise BadLeaderTransferee(f"{request.targetID:x} is not a member")
         return pb.MoveLeaderResponse()

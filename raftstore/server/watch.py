@@ -8,14 +8,17 @@ pieces: a thousand watchers of one range share the encoding of an event.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import grpc
 
 from protos.etcd import rpc_pb2 as pb
-from raftstore.errors import InvariantBroken
+from raftstore.auth.identity import ANONYMOUS, Identity
+from raftstore.errors import EtcdError, InvariantBroken
 from raftstore.limits import RECEIVE_OVERHEAD_BYTES, WATCH_OUTBOX_BYTES_MAX
 from raftstore.member import Member
+from raftstore.server.errors import to_wire
+from raftstore.server.identity import identify
 from raftstore.watch import Encoded, Watcher, is_empty_range
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ def add_watch(member: Member, server: grpc.aio.Server) -> None:
 
     async def serve(requests: AsyncIterator[pb.WatchRequest], context: grpc.aio.ServicerContext) -> None:
         try:
-            await WatchStream(member).serve(requests, context)
+            await WatchStream(member, lambda: identify(member, context)).serve(requests, context)
         except BaseExceptionGroup as group:
             if group.subgroup(InvariantBroken):
                 member.fail(group)  # gRPC would answer UNKNOWN and carry on
@@ -46,8 +49,10 @@ def add_watch(member: Member, server: grpc.aio.Server) -> None:
 class WatchStream:
     """The server's end of one Watch call; the Sink of its watchers."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, identity: Callable[[], Identity] = lambda: ANONYMOUS) -> None:
+        """``identity`` tells who the client is; it raises Unauthenticated for a token it does not know."""
         self._member = member
+        self._identity = identity
         self._hub = member.watches
         self._watchers: dict[int, Watcher] = {}
         self._lagging: list[Watcher] = []
@@ -102,7 +107,18 @@ class WatchStream:
             return _EMPTY_RANGE
         if request.start_revision < 0:
             return _COMPACTED
+        if self._member.machine.auth.enabled and (denial := self._denial(request)):
+            return denial
         return _DUPLICATE_ID if request.watch_id in self._watchers and request.watch_id != 0 else ""
+
+    def _denial(self, request: pb.WatchCreateRequest) -> str:
+        try:
+            self._member.machine.auth.check_read(self._identity(), request.key or b"\0", request.range_end)
+        except EtcdError as err:
+            code, text = to_wire(err)
+            name = "".join(word.capitalize() for word in code.name.split("_"))
+            return f"rpc error: code = {name} desc = {text}"
+        return ""
 
     def _free_id(self) -> int:
         while self._next_id in self._watchers:

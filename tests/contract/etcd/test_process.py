@@ -1,8 +1,6 @@
 """The process: flags, TLS, bad surroundings; each refusal one line and exit code 1."""
 
 import asyncio
-import datetime
-import ipaddress
 import socket
 import subprocess
 import sys
@@ -11,10 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.serving import TLS
@@ -119,46 +113,12 @@ async def test_health_and_reflection(knarr_server: Any) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-class Authority:
-    """A certificate authority in a directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        self.certificate = self._sign(self.name, self.key.public_key(), authority=True)
-        self.file = directory / "ca.pem"
-        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> TLS:
-        """Certificate and key for a client or for the server at 127.0.0.1."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key.public_key(), authority=False)
-        paths = self.directory / f"{name}.pem", self.directory / f"{name}-key.pem"
-        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        plain = serialization.NoEncryption()
-        form = serialization.PrivateFormat.PKCS8
-        paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
-        return TLS(*paths, self.file)
-
-    def _sign(self, subject: x509.Name, public_key: Any, authority: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = x509.CertificateBuilder(self.name, subject, public_key, x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
-        builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
-
-
 async def test_mutual_tls_lets_in_only_clients_of_its_authority(start_knarr_tls: Any, tmp_path: Path) -> None:
     authority, url = start_knarr_tls("--client-cert-auth")
     async with Client([url], authority.issue("client")) as client:
         await client.put(b"a", b"1")
     (tmp_path / "other").mkdir()
-    stranger = Authority(tmp_path / "other").issue("stranger")
+    stranger = type(authority)(tmp_path / "other").issue("stranger")
     half = TLS(stranger.cert, stranger.key, authority.file)
     async with Client([url], half, timeout_s=1) as client:
         with pytest.raises(errors.Unavailable):
@@ -170,26 +130,3 @@ async def test_without_client_cert_auth_only_the_server_shows_a_certificate(star
     credentials = grpc.ssl_channel_credentials(authority.file.read_bytes())
     async with grpc.aio.secure_channel(url.removeprefix("https://"), credentials) as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-
-
-@pytest.fixture
-def start_knarr_tls(start_knarr: Any, tmp_path: Path) -> Any:
-    def start(*flags: str) -> tuple[Authority, str]:
-        authority = Authority(tmp_path)
-        files = authority.issue("server")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            url = f"https://127.0.0.1:{probe.getsockname()[1]}"
-        certificates = [
-            "--cert-file",
-            str(files.cert),
-            "--key-file",
-            str(files.key),
-            "--trusted-ca-file",
-            str(files.ca),
-        ]
-        server = start_knarr(*certificates, *flags, extra_client_url=url)
-        del server
-        return authority, url
-
-    return start

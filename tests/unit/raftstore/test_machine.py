@@ -8,6 +8,8 @@ import pytest
 
 from protos.etcd import rpc_pb2 as pb
 from raftstore import command, errors
+from raftstore.auth.identity import ANONYMOUS
+from raftstore.auth.tokens import SimpleTokens
 from raftstore.client import compare_version, op_delete, op_put, op_range
 from raftstore.command import Kind
 from raftstore.machine import Machine
@@ -47,7 +49,7 @@ def apply(machine: Machine, log: list[bytes]) -> list[Any]:
     outcomes = []
     for index, data in enumerate(log, 1):
         if index > machine.applied_index:
-            kind, _, request = command.decode(data)
+            kind, _, request, _ = command.decode(data)
             outcomes.append(machine.apply(index, 1, kind, request).outcome)
     return outcomes
 
@@ -69,11 +71,11 @@ def test_replay_from_any_checkpoint_is_exact(seed: int, tmp_path: Path) -> None:
     log = random_commands(seed, 120)
     (tmp_path / "steady").mkdir()
     (tmp_path / "crashing").mkdir()
-    steady = Machine(Backend(tmp_path / "steady", 64 << 20))
+    steady = Machine(Backend(tmp_path / "steady", 64 << 20), SimpleTokens(lambda: 0.0))
     expected = [comparable(outcome) for outcome in apply(steady, log)]
     for _ in range(4):
         # Up to here it had applied and stored; beyond, applied only; then it crashed.
-        machine = Machine(Backend(tmp_path / "crashing", 64 << 20))
+        machine = Machine(Backend(tmp_path / "crashing", 64 << 20), SimpleTokens(lambda: 0.0))
         done = machine.applied_index
         assert [comparable(o) for o in apply(machine, log[: done + dice.randint(0, 30)])] == expected[
             done : machine.applied_index
@@ -83,7 +85,7 @@ def test_replay_from_any_checkpoint_is_exact(seed: int, tmp_path: Path) -> None:
         machine.backend.finish_checkpoint()
         apply(machine, log[: machine.applied_index + dice.randint(0, 30)])
         machine.backend.close()
-    last = Machine(Backend(tmp_path / "crashing", 64 << 20))
+    last = Machine(Backend(tmp_path / "crashing", 64 << 20), SimpleTokens(lambda: 0.0))
     apply(last, log)
     assert state(last) == state(steady)
     last.backend.close()
@@ -91,7 +93,7 @@ def test_replay_from_any_checkpoint_is_exact(seed: int, tmp_path: Path) -> None:
 
 
 def test_without_space_only_what_makes_room_is_applied(tmp_path: Path) -> None:
-    machine = Machine(Backend(tmp_path, 64 << 20))
+    machine = Machine(Backend(tmp_path, 64 << 20), SimpleTokens(lambda: 0.0))
     requests = [
         (Kind.PUT, pb.PutRequest(key=b"a")),
         (Kind.ALARM, pb.AlarmRequest(action=1, memberID=1, alarm=pb.NOSPACE)),
@@ -113,7 +115,7 @@ def test_without_space_only_what_makes_room_is_applied(tmp_path: Path) -> None:
 def test_a_command_goes_to_bytes_and_back() -> None:
     request = pb.PutRequest(key=b"a", value=b"1")
     data = command.encode(Kind.PUT, 2**64 - 1, request)
-    assert command.decode(data) == (Kind.PUT, 2**64 - 1, request)
+    assert command.decode(data) == (Kind.PUT, 2**64 - 1, request, ANONYMOUS)
     assert command.id_of(data) == 2**64 - 1
     with pytest.raises(ValueError, match="99"):
         command.decode(b"\x63" + data[1:])
