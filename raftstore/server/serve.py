@@ -8,14 +8,16 @@ from urllib.parse import urlsplit
 import grpc
 
 from protos.etcd import election_pb2_grpc, lock_pb2_grpc, rpc_pb2_grpc
-from protos.serving import AddressInUse, new_server, running, unimplemented
+from protos.serving import AddressInUse, new_server, running
 from raftstore.config import Config
 from raftstore.limits import RECEIVE_OVERHEAD_BYTES
 from raftstore.member import Member, open_member
 from raftstore.server.auth import Auth
 from raftstore.server.cluster import Cluster
+from raftstore.server.election import Election
 from raftstore.server.kv import KV
 from raftstore.server.lease import Lease
+from raftstore.server.lock import Lock
 from raftstore.server.maintenance import Maintenance
 from raftstore.server.watch import add_watch
 
@@ -29,16 +31,6 @@ SERVICES = [
     "v3electionpb.Election",
     "v3lockpb.Lock",
 ]
-
-
-@unimplemented
-class Election(election_pb2_grpc.ElectionServicer):
-    """Not built yet: clients campaign with keys and leases themselves, as etcdctl does."""
-
-
-@unimplemented
-class Lock(lock_pb2_grpc.LockServicer):
-    """Not built yet: clients lock with keys and leases themselves, as etcdctl does."""
 
 
 async def serve(config: Config) -> None:
@@ -80,6 +72,6 @@ def client_server(member: Member) -> grpc.aio.Server:
     rpc_pb2_grpc.add_ClusterServicer_to_server(Cluster(member), server)
     rpc_pb2_grpc.add_MaintenanceServicer_to_server(Maintenance(member), server)
     rpc_pb2_grpc.add_AuthServicer_to_server(Auth(member), server)
-    election_pb2_grpc.add_ElectionServicer_to_server(Election(), server)
-    lock_pb2_grpc.add_LockServicer_to_server(Lock(), server)
+    election_pb2_grpc.add_ElectionServicer_to_server(Election(member), server)
+    lock_pb2_grpc.add_LockServicer_to_server(Lock(member), server)
     return server
