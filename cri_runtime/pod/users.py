@@ -36,19 +36,22 @@ class Wanted:
 
 def resolve(wanted: Wanted, passwd: str, group: str) -> User:
     """Pure. Raises InvalidConfig for a name that the files do not have, or a number out of range."""
-    row = _find(passwd, wanted.user or "0", 7)
-    if row is None and not _is_id(wanted.user or "0"):
-        raise InvalidConfig("config.linux.security_context", f'the image has no user "{wanted.user}" in /etc/passwd')
-    uid = int(row[2]) if row else int(wanted.user)
+    name = wanted.user or "0"
+    row = _find(passwd, name, 7, ids=(2, 3))
+    if row is None and not _is_id(name):
+        raise InvalidConfig("config.linux.security_context", f'the image has no user "{name}" in /etc/passwd')
+    uid = int(row[2]) if row else int(name)
     gid = _group_id(wanted.group, group) if wanted.group else (int(row[3]) if row else 0)
     member = _memberships(group, row[0]) if row and wanted.merge else []
     groups = dict.fromkeys([gid, *member, *wanted.groups])
     return User(uid, gid, tuple(groups), row[5] if row and row[5] else "/")
 
 
-def _find(table: str, key: str, columns: int) -> list[str] | None:
-    """The row with this name or number; names go first, as a name may be all digits."""
-    rows = [row for line in table.splitlines() if len(row := line.split(":")) >= columns and _is_id(row[2])]
+def _find(table: str, key: str, columns: int, ids: tuple[int, ...] = (2,)) -> list[str] | None:
+    """The row with this name or number; names go first, as a name may be all digits. Rows without numbers in the
+    columns ``ids`` do not count."""
+    split = (line.split(":") for line in table.splitlines())
+    rows = [row for row in split if len(row) >= columns and all(_is_id(row[column]) for column in ids)]
     by_name = next((row for row in rows if row[0] == key), None)
     return by_name or next((row for row in rows if row[2] == key), None)
 
