@@ -47,6 +47,7 @@ SECTIONS = (
             "run": ("ctl.verbs.run:run", "Run an image, replicated or as one pod"),
             "expose": ("ctl.verbs.expose:expose", "Make a service for a controller, pod or service"),
             "scale": ("ctl.verbs.scale:scale", "Set the number of replicas"),
+            "rollout": ("ctl.verbs.rollout:rollout", "Follow, restart, hold and undo rollouts"),
             "logs": ("ctl.verbs.logs:logs", "Print what a container wrote"),
             "exec": ("ctl.verbs.exec:exec_", "Run a command in a container"),
             "attach": ("ctl.verbs.attach:attach", "Join the streams of a container's first process"),

@@ -26,8 +26,10 @@ def describe_replicas(obj: Any, pods: Sequence[Any], found_events: Sequence[Any]
     ]
 
 
-def describe_deployment(obj: Any, pods: Sequence[Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
-    """A Deployment."""
+def describe_deployment(obj: Any, sets: Sequence[Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
+    """A Deployment. ``sets``: its ReplicaSets."""
+    old = [each for each in sets if _revision(each) != _revision(obj)]
+    new = [each for each in sets if _revision(each) == _revision(obj)]
     status, strategy = obj.status, obj.spec.strategy
     rolling = strategy.rollingUpdate
     return [
@@ -47,8 +49,19 @@ def describe_deployment(obj: Any, pods: Sequence[Any], found_events: Sequence[An
         ),
         *template(obj.spec.template),
         *_conditions(obj),
+        f"OldReplicaSets:\t{_sets(old)}",
+        f"NewReplicaSet:\t{_sets(new)}",
         *events(found_events, now_s),
     ]
+
+
+def _revision(obj: Any) -> str:
+    return str(obj.metadata.annotations.get("deployment.kubernetes.io/revision", ""))
+
+
+def _sets(sets: Sequence[Any]) -> str:
+    created = (f"{s.metadata.name} ({s.status.replicas}/{s.spec.replicas} replicas created)" for s in sets)
+    return ", ".join(created) or NONE
 
 
 def describe_set(obj: Any, pods: Sequence[Any], found_events: Sequence[Any] | None, now_s: float) -> Lines:
@@ -109,4 +122,4 @@ def _conditions(obj: Any) -> Lines:
     found = obj.status.conditions
     if not found:
         return []
-    return ["Conditions:", *table([("Type", "Status", "Reason"), *((c.type, c.status, c.reason) for c in found)])]
+    return ["Conditions:", *table([("Type", "Status", "Reason"), *((f"{c.type} ", c.status, c.reason) for c in found)])]

@@ -121,10 +121,12 @@ async def _namespace(client: Client, obj: Any, events: Events, now_s: float) -> 
     return describe_namespace(obj, quotas, limits)
 
 
-def _workload(render: Callable[..., Lines]) -> "Gatherer":
+def _workload(render: Callable[..., Lines], owned: str = "pods") -> "Gatherer":
+    """For what is told together with the objects that it owns."""
+
     async def gather(client: Client, obj: Any, events: Events, now_s: float) -> Lines:
-        pods = await list_all(client, by_name("pods"), obj.metadata.namespace, selector_text(obj))
-        mine = [pod for pod in pods if any(o.uid == obj.metadata.uid for o in pod.metadata.ownerReferences)]
+        found = await list_all(client, by_name(owned), obj.metadata.namespace, selector_text(obj))
+        mine = [each for each in found if any(o.uid == obj.metadata.uid for o in each.metadata.ownerReferences)]
         return render(obj, mine, events, now_s)
 
     return gather
@@ -152,7 +154,7 @@ _GATHERERS: dict[str, Gatherer] = {
     "Namespace": _namespace,
     "ReplicationController": _workload(describe_replicas),
     "ReplicaSet": _workload(describe_replicas),
-    "Deployment": _workload(describe_deployment),
+    "Deployment": _workload(describe_deployment, "replicasets"),
     "StatefulSet": _workload(describe_set),
     "DaemonSet": _workload(describe_set),
     "Job": _workload(describe_set),

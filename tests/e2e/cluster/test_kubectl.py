@@ -19,6 +19,20 @@ TRIES = 5
 SERVE = "import http.server as h; h.ThreadingHTTPServer(('', 8000), h.SimpleHTTPRequestHandler).serve_forever()"
 
 
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: rolled}
+spec:
+  selector: {matchLabels: {app: rolled}}
+  template:
+    metadata: {labels: {app: rolled}}
+    spec:
+      containers:
+      - {name: c, image: "python:host", imagePullPolicy: Never, command: [python3, -c, "import signal; signal.pause()"]}
+"""
+
+
 @pytest.fixture(scope="module")
 def populated(cluster: Any) -> Iterator[Any]:
     """The cluster with its REST gateway on, a controller of two pods, a service and a few plain objects."""
@@ -29,10 +43,12 @@ def populated(cluster: Any) -> Iterator[Any]:
     cluster.ctl("expose", "rc", "web", "--type=LoadBalancer", "--name=web-lb")
     cluster.ctl("create", "configmap", "settings", "--from-literal=a=1")
     cluster.ctl("create", "secret", "generic", "hidden", "--from-literal=a=1")
+    cluster.ctl("apply", "-f", "-", stdin=DEPLOYMENT)
+    cluster.ctl("rollout", "status", "deploy/rolled", "--timeout=60s")
     cluster.ctl("wait", "rc/web", "--for=jsonpath={.status.readyReplicas}=2", "--timeout=60s")
     cluster.ctl("wait", "svc/web-lb", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "--timeout=30s")
     yield cluster
-    cluster.ctl("delete", "rc/web", "svc/web-lb", "configmap/settings", "secret/hidden", "--no-wait")
+    cluster.ctl("delete", "deploy/rolled", "rc/web", "svc/web-lb", "configmap/settings", "secret/hidden", "--no-wait")
 
 
 @pytest.fixture
@@ -89,6 +105,11 @@ def kubectl(populated: Any) -> Callable[..., "subprocess.CompletedProcess[str]"]
         "label rc web nothing-",
         "logs rc/web --tail=1",
         "wait rc/web --for=jsonpath={.status.replicas}=2",
+        "rollout status deploy/rolled",
+        "rollout history deploy/rolled",
+        "describe deploy rolled",
+        "describe rs",
+        "get deploy,rs -o wide",
     ],
 )
 def test_ctl_prints_what_kubectl_prints(populated: Any, kubectl: Callable[..., Any], line: str) -> None:
