@@ -87,18 +87,10 @@ class Containers:
         )
         await self._world.records.save(record)  # before the cgroup: whatever exists is found by its record
         limits = replace(spec.limits_of(config.linux.resources), devices=spec.device_rules(config, document["devices"]))
-        missing = self._world.cgroups.missing_ancestors(record.cgroup)
-        if missing:
-            await self._remember_ancestors(sandbox, missing)
-        self._world.cgroups.create(record.cgroup, limits)
+        await self._world.ancestors.create(record.cgroup, limits)
         document["cgroup"]["tasks"] = self._world.cgroups.join(record.cgroup).tasks
         _write_spec(home, document)
         return record
-
-    async def _remember_ancestors(self, sandbox: Sandbox, made: list[str]) -> None:
-        known = sandbox.record.cgroups_made
-        sandbox.record = replace(sandbox.record, cgroups_made=(*known, *(path for path in made if path not in known)))
-        await self._world.records.save(sandbox.record)
 
     async def _unmake(self, container_id: str, image_id: str) -> None:
         self._world.images.unpin(image_id, container_id)

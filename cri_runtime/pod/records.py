@@ -30,8 +30,6 @@ class SandboxRecord:
     ready: bool
     host_network: bool
     ips: tuple[str, ...] = ()
-    cgroups_made: tuple[str, ...] = ()
-    """Ancestors of container cgroups that did not exist before; removed with the last that needs them."""
 
     @property
     def message(self) -> cri.PodSandboxConfig:
@@ -91,7 +89,7 @@ def encode(record: Record) -> bytes:
 def decode_sandbox(data: bytes) -> SandboxRecord:
     """Raises ValueError, KeyError, TypeError for what is no record."""
     row = json.loads(data)
-    return SandboxRecord(**_plain(row, ("config",), ("ips", "cgroups_made")))
+    return SandboxRecord(**_plain(row, ("config",), ("ips",)))
 
 
 def decode_container(data: bytes) -> ContainerRecord:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 async def recover(world: World, sandboxes: Sandboxes, containers: Containers) -> None:
     """Converge. Raises OSError, NetworkError."""
+    world.ancestors.load()
     sandbox_records, container_records, unreadable = world.records.load()
     for path in unreadable:
         log.warning("dropping what is no record", extra={"path": str(path)})
@@ -28,6 +29,7 @@ async def recover(world: World, sandboxes: Sandboxes, containers: Containers) ->
     for sandbox in list(world.sandboxes.values()):
         await _meet(world, sandboxes, containers, sandbox)
     await _discard_half_made(world, containers)
+    await world.ancestors.sweep()
     live = {s.record.id for s in world.sandboxes.values() if s.record.ready and not s.record.host_network}
     await world.network.reconcile(live)
 

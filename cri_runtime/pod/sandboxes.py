@@ -22,7 +22,7 @@ from cri_runtime.pod.errors import NameTaken, NotFound, ShimFailed
 from cri_runtime.pod.events import Kind
 from cri_runtime.pod.records import SandboxRecord
 from cri_runtime.pod.validate import validate_sandbox
-from cri_runtime.pod.world import DEFAULT_CGROUP_PARENT, Sandbox, World, sandbox_name
+from cri_runtime.pod.world import Sandbox, World, sandbox_name
 from cri_runtime.shim.supervisor import NETNS, SHM
 from protos.cri import runtime_pb2 as cri
 
@@ -174,26 +174,12 @@ class Sandboxes:
         record = sandbox.record
         for container in self._world.containers_of(record.id):
             await self._containers.remove(container.record.id)
-        self._remove_cgroup_ancestors(record)
+        await self._world.ancestors.sweep()
         shutil.rmtree(self._world.sandbox_state(record.id), ignore_errors=True)
         await self._world.records.delete(record)
         del self._world.sandboxes[record.id]
         self._world.names.discard(sandbox_name(record))
         self._world.events.publish(record.id, record.id, Kind.DELETED)
-
-    def _remove_cgroup_ancestors(self, record: SandboxRecord) -> None:
-        """Remove ancestors that we made and that are empty now. One that another pod still uses becomes its care."""
-        for path in reversed(record.cgroups_made):
-            others = [s for s in self._world.sandboxes.values() if s.record is not record and _lies_below(s, path)]
-            if others:
-                heir = others[0]
-                heir.record = replace(heir.record, cgroups_made=(path, *heir.record.cgroups_made))
-                self._world.spawn(self._save(heir))
-            elif not self._world.cgroups.children(path):
-                self._world.cgroups.remove(path)
-
-    async def _save(self, sandbox: Sandbox) -> None:
-        await self._world.records.save(sandbox.record)
 
     # --- after a restart
 
@@ -256,11 +242,6 @@ def _write_files(state: Path, record: SandboxRecord, config: cri.PodSandboxConfi
     if not config.HasField("dns_config") and host_resolv.exists():
         resolv = host_resolv.read_text()
     (state / "resolv.conf").write_text(resolv)
-
-
-def _lies_below(sandbox: Sandbox, path: str) -> bool:
-    parent = sandbox.record.message.linux.cgroup_parent or DEFAULT_CGROUP_PARENT
-    return f"/{parent.strip('/')}/".startswith(f"{path}/")
 
 
 def _full_name(config: cri.PodSandboxConfig) -> str:

@@ -12,6 +12,7 @@ from cri_runtime.cgroups import Cgroups
 from cri_runtime.images.manifest import ImageConfig
 from cri_runtime.linux.process import bounding_set
 from cri_runtime.network.types import Network
+from cri_runtime.pod.ancestors import Ancestors
 from cri_runtime.pod.client import Supervisor, Zygote
 from cri_runtime.pod.errors import AmbiguousId, NotFound, ShimFailed
 from cri_runtime.pod.events import Events
@@ -109,6 +110,7 @@ class World:
     images: Images
     network: Network
     zygote: Zygote
+    ancestors: Ancestors = field(init=False)
     events: Events = field(default_factory=Events)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
@@ -118,6 +120,9 @@ class World:
 
     tasks: asyncio.TaskGroup | None = None
     """The parent of what goes on between calls; set while the service runs."""
+
+    def __post_init__(self) -> None:
+        self.ancestors = Ancestors(self.root, self.records, self.cgroups)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` as a child of the service."""

@@ -104,6 +104,7 @@ def run(spec: dict, status: Status, step: Steps) -> None:
     os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     process.prctl(PR_SET_KEEPCAPS, 0)
     process.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    status.check()
     program = bytes.fromhex(spec["seccomp"])
     if program and not spec["no_new_privs"]:
         step("install the seccomp filter")

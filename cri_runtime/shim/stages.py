@@ -48,6 +48,14 @@ class Status:
         """Send a message; the socket's buffer is always large enough."""
         messages.send(self._sock, message, fds)
 
+    def check(self) -> None:
+        """Raises EOFError when the supervisor is gone: it may have died before we asked to die with it."""
+        try:
+            if not self._sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                raise EOFError
+        except BlockingIOError:
+            pass
+
     def move(self, fd: int) -> None:
         """Go on at descriptor ``fd``, whatever that was before."""
         if self._sock.fileno() != fd:

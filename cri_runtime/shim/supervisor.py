@@ -108,7 +108,7 @@ class Supervisor:
         if pid == 0:
             _be_pod_init(f"{self._pod['state']}/empty", told)
         os.close(told)
-        os.read(ready, 1)  # it ends with exec
+        os.read(ready, 1)
         os.close(ready)
         self._pod_init = pid
         self._pod_pid_namespace = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -381,6 +381,7 @@ def _be_pod_init(root: str, told: int) -> None:
         umount2(".", MNT_DETACH)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a pod ends with its supervisor
+        os.write(told, b"1")  # fails when that happened before the line above
         os.dup2(told, 0, inheritable=False)
         os.dup2(pause.FD, 1, inheritable=False)
         close_range(2)

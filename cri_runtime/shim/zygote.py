@@ -22,12 +22,11 @@ def main(connection: socket.socket) -> None:
     gc.freeze()
     while True:
         try:
-            received = reader.receive()
-        except EOFError:
+            for request, fds in reader.receive():
+                if _fork(request, fds, connection):
+                    return
+        except (EOFError, OSError):  # the daemon is gone; so is what it asked for
             return
-        for request, fds in received:
-            if _fork(request, fds, connection):
-                return
 
 
 def _fork(request: dict, fds: list, connection: socket.socket) -> bool:

@@ -70,7 +70,7 @@ def test_what_each_state_allows() -> None:
 
 
 def test_records_survive_the_disk() -> None:
-    sandbox = SandboxRecord("s", b"\0\xff", "", 1, True, False, ("10.0.0.1",), ("/knarr",))
+    sandbox = SandboxRecord("s", b"\0\xff", "", 1, True, False, ("10.0.0.1",))
     assert decode_sandbox(encode(sandbox)) == sandbox
     assert decode_container(encode(container())) == container()
     assert decode_container(encode(container("running"))).status == Status()  # the supervisor's file has that
