@@ -117,6 +117,8 @@ def _from_grpc(err: BaseException) -> str | None:
 
 def _from_system(err: BaseException) -> str | None:
     """Not only OSError: text that a room refuses (a selector, a manifest, a kind) is a ValueError of that room."""
+    if isinstance(err, PermissionError) and err.filename:
+        return f"error: you may not use {err.filename}: use sudo"
     if isinstance(err, OSError):
         return f"error: {err}"
     refused = ("control.api", "control.client.config", "raftstore.errors")

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from ctl.context import Context
-from ctl.errors import report
+from ctl.errors import explain, report
 from ctl.main import app
 
 
@@ -240,6 +240,18 @@ def test_up_refuses_a_node_name_that_is_none(ctl: Ctl, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     outcome = ctl("up", "--node-name=No_Node")
     assert outcome.code == 1 and 'node name "No_Node" is not an RFC 1123 name' in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("err", "text"),
+    [
+        (PermissionError(13, "Permission denied", "/x/ca.crt"), "error: you may not use /x/ca.crt: use sudo"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "error: [Errno 2] No such file or directory: '/x'"),
+        (KeyError("bug"), None),
+    ],
+)
+def test_only_what_a_user_can_act_on_is_told_in_a_line(err: Exception, text: str | None) -> None:
+    assert explain(err) == text
 
 
 def test_an_old_python_is_told_in_a_sentence() -> None:
