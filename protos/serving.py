@@ -11,28 +11,33 @@ A service is a coroutine ``serve(...)`` that runs until it is cancelled, so that
 and its ``main`` is ``run(serve(...))``: SIGTERM or SIGINT cancels it, it drains, and the process exits 0.
 """
 
-import argparse
-import asyncio
-import json
-import logging
-import os
-import signal
-import sys
-import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-log = logging.getLogger("knarr")
+from protos.process import DRAIN_S, add_flags, configure_logging, require_root, run
 
-DRAIN_S = 5.0
-"""How long a stopping server lets running calls finish, seconds."""
+if TYPE_CHECKING:
+    from grpc_health.v1 import health
+
+__all__ = [
+    "DRAIN_S",
+    "TLS",
+    "AddressInUse",
+    "add_flags",
+    "configure_logging",
+    "new_server",
+    "open_channel",
+    "require_root",
+    "run",
+    "running",
+    "target_of",
+    "unimplemented",
+]
 
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", -1),
@@ -44,6 +49,8 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_http_proxy", 0),
 ]
+
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", 16 << 20),
@@ -112,6 +119,32 @@ def new_server(
     return server
 
 
+class Reflection(grpc.GenericRpcHandler):
+    """Server reflection, loaded when somebody asks for it: few do, and every process would keep it in memory."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services = services
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """See grpc: the handler of a method, None when it is not reflection's."""
+        if not details.method.startswith(f"/{REFLECTION}/"):
+            return None
+        if not self._handlers:
+            self._handlers = self._load()
+        return self._handlers.get(details.method)
+
+    def _load(self) -> dict[str, grpc.RpcMethodHandler]:
+        from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+        handler = grpc.stream_stream_rpc_method_handler(
+            reflection.aio.ReflectionServicer(self._services).ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        return {f"/{REFLECTION}/ServerReflectionInfo": handler}
+
+
 class AddressInUse(OSError):
     """The listen address cannot be bound; the message names it and says what to do."""
 
@@ -123,15 +156,18 @@ async def running(
     tls: TLS | None = None,
     services: Sequence[str] = (),
     insecure: Iterable[str] = (),
-) -> AsyncIterator[health.aio.HealthServicer]:
+) -> AsyncIterator["health.aio.HealthServicer"]:
     """Serve ``server`` on the ``listen`` addresses for the length of the block, then drain it.
 
     Health answers SERVING for "" and every name in ``services``; reflection lists them. ``tls`` applies to ``listen``
     but never to ``unix:`` addresses; ``insecure`` addresses are plaintext. Raises AddressInUse.
     """
+    # Here, because clients need neither and are to start quickly.
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    server.add_generic_rpc_handlers([Reflection([*services, health.SERVICE_NAME, REFLECTION])])
     for address in listen:
         _bind(server, address, None if address.startswith("unix:") else tls)
     for address in insecure:
@@ -177,124 +213,3 @@ def _refusal(rpc: str) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{rpc} is not implemented by this knarr version")
 
     return refuse
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that every service has."""
-    parser.add_argument(
-        "--log-format", choices=["text", "json"], default="text", help="one line of text or of JSON per event"
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=["debug", "info", "warning", "error"],
-        default="info",
-        help="least severe event that is logged",
-    )
-
-
-def configure_logging(component: str, log_format: str = "text", level: str = "info") -> None:
-    """Log to stderr, one line per event, fields of ``extra=`` after the message. ``component`` names the process."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONFormatter(component) if log_format == "json" else TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    logging.getLogger("pyroute2").setLevel(logging.WARNING)
-
-
-_STANDARD = set(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
-
-
-class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.123Z INFO raftstore.member became leader member=1 term=4``"""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See the class."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {record.getMessage()}"
-        line += "".join(f" {key}={_plain(value)}" for key, value in _fields(record).items())
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def _plain(value: Any) -> str:
-    text = str(value)
-    return json.dumps(text) if not text or any(c.isspace() or c in '"=' for c in text) else text
-
-
-class JSONFormatter(logging.Formatter):
-    """One JSON object per line: ts, level, component, logger, msg and the event's fields."""
-
-    def __init__(self, component: str) -> None:
-        super().__init__()
-        self.component = component
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See the class."""
-        event = {
-            "ts": record.created,
-            "level": record.levelname.lower(),
-            "component": self.component,
-            "logger": record.name,
-            "msg": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str)
-
-
-def run(service: Coroutine[Any, Any, None]) -> None:
-    """Run a ``serve`` coroutine as this process's whole work.
-
-    Exits 0 after SIGTERM or SIGINT, 1 with one line on stderr when the service cannot start or fails.
-    """
-    import uvloop
-
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(service))
-    except OSError as err:
-        sys.exit(f"error: {err}")
-    except BaseExceptionGroup as group:
-        errors = [err for err in _leaves(group) if isinstance(err, OSError)]
-        if not errors or len(errors) != len(list(_leaves(group))):
-            raise
-        sys.exit("error: " + "; ".join(str(err) for err in errors))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
-    for err in group.exceptions:
-        if isinstance(err, BaseExceptionGroup):
-            yield from _leaves(err)
-        else:
-            yield err
-
-
-async def _until_signalled(service: Coroutine[Any, Any, None]) -> None:
-    work = asyncio.ensure_future(service)
-    loop = asyncio.get_running_loop()
-    stopped = False
-
-    def stop(name: str) -> None:
-        nonlocal stopped
-        stopped = True
-        log.info("stopping", extra={"signal": name})
-        work.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number.name)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
-
-
-def require_root(program: str) -> None:
-    """Exit with a sentence unless this process is root."""
-    if os.geteuid() != 0:
-        sys.exit(f"error: {program} needs root (namespaces, mounts, cgroups and network devices): run it with sudo")
