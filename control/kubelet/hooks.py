@@ -2,8 +2,7 @@
 
 import asyncio
 
-import aiohttp
-
+from control.kubelet.http import Http, http_error
 from control.kubelet.probes import http_url, port_number
 from control.kubelet.runtime import Runtime, RuntimeFailed
 from protos.cri import runtime_pb2 as cri
@@ -20,7 +19,7 @@ async def run_hook(
     container_id: str,
     ip: str,
     runtime: Runtime,
-    http: aiohttp.ClientSession,
+    http: Http,
 ) -> None:
     """Do what ``handler`` says; the caller limits the time. Raises HookFailed.
 
@@ -37,7 +36,7 @@ async def run_hook(
                     raise HookFailed(f"HTTP hook failed with statuscode: {response.status}")
         elif handler.HasField("sleep"):
             await asyncio.sleep(handler.sleep.seconds)
-    except (RuntimeFailed, OSError, aiohttp.ClientError) as err:
+    except (RuntimeFailed, OSError, http_error()) as err:
         raise HookFailed(str(err)) from err
 
 

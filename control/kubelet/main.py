@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
-
 from control.client import Client, Informer
 from control.client.events import EventRecorder
 from control.client.flags import add_client_flags, client_tls
 from control.kubelet.config import DNS, Node, parse_resolv_conf
+from control.kubelet.http import Http
 from control.kubelet.images import Images
 from control.kubelet.kubelet import Kubelet
 from control.kubelet.machine import read_machine
@@ -89,10 +88,9 @@ async def services(args: argparse.Namespace) -> AsyncIterator[tuple[Services, In
             systemd_cgroups=await runtime.systemd_cgroups(),
             dns=_dns(args),
         )
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with (
             Client(args.server, client_tls(args), field_manager="kubelet") as client,
-            aiohttp.ClientSession(connector=connector, auto_decompress=False) as http,
+            Http() as http,
         ):
             informer: Informer[core.Service] = Informer(client, core.Service)
             yield (

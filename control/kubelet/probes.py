@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from control.kubelet.http import Http, http_error
 from control.kubelet.plan import Probed
 from control.kubelet.runtime import Runtime, RuntimeFailed
 from control.kubelet.state import Container
@@ -59,7 +59,7 @@ class Answer:
 class Prober:
     """Asks the probes of running containers; one task per container."""
 
-    def __init__(self, runtime: Runtime, http: aiohttp.ClientSession, changed: Callable[[], None], tell: Tell) -> None:
+    def __init__(self, runtime: Runtime, http: Http, changed: Callable[[], None], tell: Tell) -> None:
         self._runtime, self._http, self._changed, self._tell = runtime, http, changed, tell
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.results: dict[str, Probed] = {}
@@ -145,7 +145,7 @@ class Prober:
                 return await _grpc_health(ip, handler.grpc)
         except TimeoutError:
             return Answer(False, f"probe timed out after {timeout_s}s")
-        except (OSError, aiohttp.ClientError) as err:
+        except (OSError, http_error()) as err:
             return Answer(False, str(err))
 
     async def _exec(self, container: Container, command: list[str], timeout_s: int) -> Answer:

@@ -9,11 +9,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import grpc
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
+from control.kubelet.http import Http
 from control.kubelet.kubelet import Kubelet
 from control.kubelet.logs import Query, read_log
 from control.kubelet.runtime import Runtime, RuntimeFailed
@@ -52,7 +50,7 @@ CAUGHT: tuple[type[Exception], ...] = tuple(WIRE)
 class NodeService(node_pb2_grpc.NodeServicer):
     """See the proto. ``secure``: callers are known by certificate, and only system:masters (the apiserver) may call."""
 
-    def __init__(self, kubelet: Kubelet, http: aiohttp.ClientSession, secure: bool) -> None:
+    def __init__(self, kubelet: Kubelet, http: Http, secure: bool) -> None:
         self.kubelet, self.http, self.secure = kubelet, http, secure
         self.runtime: Runtime = kubelet.services.runtime
         self.stats = Stats(self.runtime)
@@ -162,6 +160,10 @@ class NodeService(node_pb2_grpc.NodeServicer):
 
 
 def _organisations(context: grpc.aio.ServicerContext) -> list[str]:
+    # Here, because it is large and an idle node is asked nothing.
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     pems = context.auth_context().get("x509_pem_cert") or []
     if not pems:
         return []

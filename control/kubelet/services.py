@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from control.api import meta
 from control.client import Client
 from control.client.events import EventRecorder
 from control.kubelet.config import Node
+from control.kubelet.http import Http
 from control.kubelet.images import Images
 from control.kubelet.runtime import Runtime
 from control.kubelet.state import PodRuntime
@@ -27,7 +26,7 @@ class Services:
     volumes: Volumes
     node: Node
     recorder: EventRecorder
-    http: aiohttp.ClientSession
+    http: Http
     service_list: Callable[[], list[core.Service]]
     runtime_name: str = "knarr"
     allocatable: dict[str, str] = field(default_factory=dict)

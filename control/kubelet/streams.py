@@ -8,10 +8,13 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING
 
-import aiohttp
-
+from control.kubelet.http import Http, http_error
 from protos.knarr import stream_pb2 as pb
+
+if TYPE_CHECKING:
+    import aiohttp
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ def exit_of(status: bytes) -> pb.Exit:
 
 
 async def remote_command(
-    http: aiohttp.ClientSession, url: str, requests: AsyncIterator[Input], stdin: bool
+    http: Http, url: str, requests: AsyncIterator[Input], stdin: bool
 ) -> AsyncGenerator[pb.StreamResponse, None]:
     """Relay ``requests`` to the process behind ``url`` and yield what it says, its exit last. Raises StreamFailed.
 
@@ -56,11 +59,11 @@ async def remote_command(
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-    except aiohttp.ClientError as err:
+    except http_error() as err:
         raise StreamFailed(f"the runtime's stream failed: {err}") from err
 
 
-async def _receive(socket: aiohttp.ClientWebSocketResponse) -> AsyncGenerator[pb.StreamResponse, None]:
+async def _receive(socket: "aiohttp.ClientWebSocketResponse") -> AsyncGenerator[pb.StreamResponse, None]:
     async for message in socket:
         data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
         if len(data) < 2:
@@ -75,7 +78,7 @@ async def _receive(socket: aiohttp.ClientWebSocketResponse) -> AsyncGenerator[pb
             return
 
 
-async def _send(socket: aiohttp.ClientWebSocketResponse, requests: AsyncIterator[Input], stdin: bool) -> None:
+async def _send(socket: "aiohttp.ClientWebSocketResponse", requests: AsyncIterator[Input], stdin: bool) -> None:
     async for request in requests:
         kind = request.WhichOneof("message")
         if kind == "stdin" and stdin:
@@ -87,14 +90,14 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, requests: AsyncIterator
             await socket.send_bytes(bytes([RESIZE]) + json.dumps(size).encode())
 
 
-async def _close_stdin(socket: aiohttp.ClientWebSocketResponse) -> None:
+async def _close_stdin(socket: "aiohttp.ClientWebSocketResponse") -> None:
     """End of input. v4 cannot say it: there the process only learns of it when the whole stream closes."""
     if socket.protocol == PROTOCOLS[0]:
         await socket.send_bytes(bytes([CLOSE, STDIN]))
 
 
 async def port_forward(
-    http: aiohttp.ClientSession, url: str, requests: AsyncIterator[pb.PortForwardRequest]
+    http: Http, url: str, requests: AsyncIterator[pb.PortForwardRequest]
 ) -> AsyncGenerator[pb.PortForwardResponse, None]:
     """Relay one connection through ``url``. Channel 0 is data, 1 errors; the first message on each is the port number.
 
@@ -109,11 +112,11 @@ async def port_forward(
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-    except aiohttp.ClientError as err:
+    except http_error() as err:
         raise StreamFailed(f"port forward failed: {err}") from err
 
 
-async def _receive_data(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[bytes]:
+async def _receive_data(socket: "aiohttp.ClientWebSocketResponse") -> AsyncIterator[bytes]:
     opened: set[int] = set()
     async for message in socket:
         data = message.data if isinstance(message.data, bytes) else str(message.data).encode()
@@ -129,7 +132,7 @@ async def _receive_data(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterato
             yield body
 
 
-async def _send_data(socket: aiohttp.ClientWebSocketResponse, requests: AsyncIterator[pb.PortForwardRequest]) -> None:
+async def _send_data(socket: "aiohttp.ClientWebSocketResponse", requests: AsyncIterator[pb.PortForwardRequest]) -> None:
     async for request in requests:
         kind = request.WhichOneof("message")
         if kind == "data":
