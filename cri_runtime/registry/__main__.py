@@ -6,7 +6,7 @@ from pathlib import Path
 from cri_runtime.images.hosts import load_registries
 from cri_runtime.registry.collect import Policy
 from cri_runtime.registry.serve import Options, serve
-from protos.serving import add_flags, configure_logging, run
+from protos.process import add_flags, configure_logging, run
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from cri_runtime.registry.collect import Collector, Policy
 from cri_runtime.registry.mirror import Mirror
 from cri_runtime.registry.repositories import Repositories
 from cri_runtime.registry.users import load_users
-from protos.serving import DRAIN_S
+from protos.process import DRAIN_S
 
 log = logging.getLogger(__name__)
 
