@@ -53,6 +53,7 @@ class Containers:
         self._world.names.add(name)
         try:
             record = await self._make(sandbox, container_id, config, image)
+            machine.require_ready(sandbox.record)  # it may have been stopped, even removed, meanwhile
         except BaseException:
             await asyncio.shield(self._unmake(container_id, image.id))
             self._world.names.discard(name)
@@ -98,6 +99,7 @@ class Containers:
             self._world.cgroups.remove(record.cgroup)
             await self._world.records.delete(record)
         shutil.rmtree(self._world.container_home(container_id), ignore_errors=True)
+        await self._world.ancestors.sweep()
 
     # --- start
 
