@@ -47,6 +47,8 @@ class Candidate(Acting):
     def on_vote(self, m: MsgVoteResp) -> None:
         """One voter has answered; its first answer counts. Answers to an earlier pre-vote do not."""
         pre = self.role is Role.PRE_CANDIDATE
+        if self.core.log.term(m.commit) == m.commit_term:
+            self.core.log.commit_to(m.commit)
         if m.pre is pre and not (pre and m.granted and m.term != self.core.term + 1):
             self.votes.setdefault(m.sender, m.granted)
             self._count()
@@ -70,4 +72,7 @@ class PreCandidate(Candidate):
     role = Role.PRE_CANDIDATE
 
     def _win(self) -> None:
-        self.core.stand(transfer=False)
+        if self.core.is_promotable():
+            self.core.stand(transfer=False)
+        else:  # an answer told of a change of members
+            self.core.become_follower(self.core.term, 0)

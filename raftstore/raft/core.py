@@ -152,6 +152,10 @@ class Core(ABC):
     def stand(self, transfer: bool) -> None:
         """Begin the real election, after the pre-vote if there was one."""
 
+    @abstractmethod
+    def is_promotable(self) -> bool:
+        """Whether this member may stand: it has a vote and has applied every change of members it knows of."""
+
     # -- common acts ---------------------------------------------------------------------------------------------
 
     def use_conf_state(self, conf_state: ConfState) -> None:
@@ -171,6 +175,16 @@ class Core(ABC):
         our log ends, and its answers count for whatever log we have when they arrive.
         """
         (self.promises if type(message) in _PROMISES else self.outbox).append(message)
+
+    def answer_vote(self, message: MsgVote, granted: bool, term: Term) -> None:
+        """Grant or refuse, and tell what is committed.
+
+        Without the latter two members could block each other for ever: one that is removed, knows it, and has the
+        longer log; and one that needs the vote of the former, because it does not know that the removal is committed.
+        """
+        log = self.log
+        commit_term = log.term(log.committed) or 0
+        self.send(MsgVoteResp(message.sender, self.id, term, granted, message.pre, log.committed, commit_term))
 
     def forget_leader(self) -> None:
         """Restart the election clock with a new draw, in a term whose leader is not known."""

@@ -360,9 +360,21 @@ class Leader(Acting):
         self._maybe_commit()  # the new quorum may be smaller
         self._confirm_reads()
         self._broadcast_due = bool(self.progress)
-        if core.id not in core.quorum.voters:
-            self.before_ready()  # so that the others learn that the change is committed
-            core.become_follower(core.term, 0)
+
+    def after_applying(self) -> None:
+        """What was committed is applied: go on with what waited for that."""
+        if self.core.id not in self.core.quorum.voters:
+            self._resign()
+        else:
+            self._maybe_leave_joint()
+
+    def _resign(self) -> None:
+        """We have no vote any more: let the others know of it, and the one with the most of the log take over."""
+        core = self.core
+        self.before_ready()
+        heir = max(sorted(core.quorum.voters), key=lambda id: self.progress[id].match)
+        core.send(MsgTimeoutNow(heir, core.id, core.term))
+        core.become_follower(core.term, 0)
 
     def _track_members(self) -> None:
         others = self.core.conf_state.members - {self.core.id}
@@ -377,7 +389,7 @@ class Leader(Acting):
         inflights = Inflights(config.inflight_messages_max, config.inflight_bytes_max)
         return Progress(self.core.log.last_index + 1, inflights)
 
-    def maybe_leave_joint(self) -> None:
+    def _maybe_leave_joint(self) -> None:
         """End a joint configuration that ends by itself, once the entry that began it is applied."""
         core = self.core
         if core.conf_state.auto_leave and core.conf_state.joint and core.log.applied >= self.pending_conf_index:

@@ -36,6 +36,9 @@ class MsgVoteResp(Message):
 
     granted: bool
     pre: bool = False
+    commit: Index = 0
+    """What the sender knows to be committed, and the term of that entry: true for whoever has this entry, too."""
+    commit_term: Term = 0
 
 
 @dataclass(slots=True)

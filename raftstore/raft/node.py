@@ -84,6 +84,8 @@ class Node(Core):
             conf_state: the membership at ``log.applied``, None if nothing is applied yet.
         """
         super().__init__(config, log, hard_state, conf_state or ConfState(config.voters))
+        if log.last_term > self.term:  # it crashed between installing a snapshot and saving the term it came with
+            self.term, self.vote = log.last_term, 0
         self.acting: Follower | Candidate | Leader
         self._saved = hard_state
         self._under_way = False
@@ -117,7 +119,7 @@ class Node(Core):
 
         ``transfer`` says that the leader wants it: no pre-vote, and no lease protects the leader.
         """
-        if self.role is Role.LEADER or not self._is_promotable():
+        if self.role is Role.LEADER or not self.is_promotable():
             return
         if self.config.pre_vote and not transfer:
             self.forget_leader()
@@ -126,7 +128,7 @@ class Node(Core):
         else:
             self.stand(transfer)
 
-    def _is_promotable(self) -> bool:
+    def is_promotable(self) -> bool:
         return self.is_voter and self.pending_snapshot is None and not self.log.has_unapplied_conf_change()
 
     def step(self, message: Message) -> None:
@@ -265,7 +267,7 @@ class Node(Core):
             self.log.stable_to(last.index, last.term)
         if isinstance(self.acting, Leader):
             self.acting.note_stable()
-            self.acting.maybe_leave_joint()
+            self.acting.after_applying()
         held, self._held = self._held, []
         for message in held:
             self.step(message)
@@ -306,7 +308,7 @@ class Node(Core):
     def _answer_lower_term(self, m: Message) -> None:
         """Tell who is behind what term it is, where silence would leave it stuck."""
         if type(m) is MsgVote and m.pre:
-            self.send(MsgVoteResp(m.sender, self.id, self.term, False, True))
+            self.answer_vote(m, False, self.term)
         elif type(m) in (MsgApp, MsgHeartbeat) and (self.config.check_quorum or self.config.pre_vote):
             # A leader that nobody can unseat by a vote request, since leases and pre-votes make that rare.
             self.send(MsgAppResp(m.sender, self.id, self.term, 0))
@@ -321,7 +323,7 @@ class Node(Core):
         free = self.vote == m.sender or (self.vote == 0 and self.leader == 0)
         granted = (free or (m.pre and m.term > self.term)) and self.log.is_up_to_date(m.last_index, m.last_term)
         term = m.term if granted else self.term
-        self.send(MsgVoteResp(m.sender, self.id, term, granted, m.pre))
+        self.answer_vote(m, granted, term)
         if granted and not m.pre:
             self.vote = m.sender
             self.elapsed_ticks = 0

@@ -6,12 +6,13 @@ Any number of reads shares a round, and which round a quorum has answered is the
 """
 
 from collections import deque
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from raftstore.raft.types import Index, MemberId
 
 
-class PendingRead(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PendingRead:
     """A read that waits for its round."""
 
     round: int

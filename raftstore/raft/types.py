@@ -66,7 +66,8 @@ class ConfState(NamedTuple):
         return bool(self.outgoing)
 
 
-class Snapshot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Snapshot:
     """What a snapshot of the state machine contains, without its data, which travels outside the core."""
 
     index: Index
@@ -75,7 +76,8 @@ class Snapshot(NamedTuple):
     """As of ``index``."""
 
 
-class ReadState(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ReadState:
     """A linearizable read may be served once ``index`` is applied (Raft §8)."""
 
     context: int

@@ -1,0 +1,79 @@
+"""What goes wrong, how often, and how badly: all of it drawn from the run's one source of chance."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sim.network import Weather
+
+from raftstore.raft.core import ReadOption
+
+
+@dataclass
+class Plan:
+    """One run's character. Rates are chances per tick of the whole cluster."""
+
+    members: int
+    clients: int
+    settings: dict[str, Any]
+    """Of the core's configuration."""
+    weather: Weather
+    crash: float
+    down_ticks: float
+    partition: float
+    partition_ticks: float
+    stall: float
+    skew: float
+    """Clocks run up to this much faster or slower."""
+    transfer: float
+    membership: float
+    checkpoint: float
+    keep: int
+    """Entries that are kept behind a checkpoint."""
+    disk_delay: float
+    disk_failure: float
+
+
+def draw(dice: random.Random) -> Plan:
+    """A run's character: each kind of fault is absent from some runs, so that it cannot hide what others do."""
+
+    def rate(most: float) -> float:
+        return dice.choice([0.0, most / 4, most])
+
+    lease = dice.random() < 0.25
+    election_ticks = dice.choice([5, 10, 10, 20])
+    return Plan(
+        members=dice.choice([1, 2, 3, 3, 3, 3, 5, 5]),
+        clients=dice.choice([2, 3, 4]),
+        settings={
+            "election_ticks": election_ticks,
+            "heartbeat_ticks": dice.choice([1, 2]) if election_ticks < 20 else 4,
+            "pre_vote": dice.random() < 0.8,
+            "check_quorum": lease or dice.random() < 0.8,
+            "read_option": ReadOption.LEASE if lease else ReadOption.SAFE,
+            "message_bytes_max": dice.choice([1, 60, 200, 1 << 20]),
+            "inflight_messages_max": dice.choice([1, 4, 256]),
+            "inflight_bytes_max": dice.choice([0, 150, 1 << 20]),
+            "uncommitted_bytes_max": dice.choice([0, 150, 1000, 1 << 20]),
+            "apply_bytes_max": dice.choice([0, 1, 200]),
+        },
+        weather=Weather(
+            loss=rate(0.2),
+            duplication=rate(0.2),
+            delay=dice.choice([0.05, 0.5, 2.0]),
+            straggling=rate(0.05),
+        ),
+        crash=rate(0.02),
+        down_ticks=dice.choice([5, 30, 100]),
+        partition=rate(0.02),
+        partition_ticks=dice.choice([10, 40, 120]),
+        # Leases rest on clocks and on processes that do not sleep between looking and answering.
+        stall=0.0 if lease else rate(0.01),
+        skew=dice.choice([0.0, 0.2]) if lease else dice.choice([0.0, 0.2, 1.0]),
+        transfer=rate(0.01),
+        membership=rate(0.02),
+        checkpoint=rate(0.1),
+        keep=dice.choice([0, 2, 20]),
+        disk_delay=dice.choice([0.05, 0.5, 3.0]),
+        disk_failure=rate(0.002),
+    )
