@@ -122,7 +122,7 @@ def make_network(config: Config) -> Network:
 def prepare(config: Config) -> None:
     """Make the directories. Raises OSError with a sentence."""
     socket_dir = Path(config.listen.removeprefix("unix://")).parent
-    for directory, mode in ((config.root, 0o711), (config.state, 0o711), (socket_dir, 0o755)):
+    for directory, mode in ((config.root, 0o700), (config.state, 0o700), (socket_dir, 0o755)):
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=mode)
         except OSError as err:

@@ -72,9 +72,10 @@ class Containers:
         parent = pod.linux.cgroup_parent or DEFAULT_CGROUP_PARENT
         record = _new_record(container_id, sandbox, config, image, user, f"/{parent.strip('/')}/{container_id}")
         home = self._world.container_home(container_id)
+        home.mkdir(parents=True, mode=0o700)
         for name in ("upper", "work", "rootfs"):
-            (home / name).mkdir(parents=True, mode=0o755)
-        home.chmod(0o711)
+            (home / name).mkdir()
+        (home / "upper").chmod(lower[0].stat().st_mode & 0o7777)  # it is what the container sees of its own "/"
         places = spec.Places(
             container=home,
             sandbox=self._world.sandbox_state(sandbox.record.id),
@@ -270,8 +271,21 @@ class Containers:
                 self._world.cgroups.apply(record.cgroup, spec.limits_of(change))
             except CgroupError as err:
                 raise ResourcesRefused(f'container "{record.id[:13]}": {err}') from err
+            if change.oom_score_adj:
+                self._set_oom_score(record, change.oom_score_adj)
             container.record = replace(container.record, resources=merged.SerializeToString())
             await self._world.records.save(container.record)
+
+    def _set_oom_score(self, record: ContainerRecord, adjustment: int) -> None:
+        """Of the first process, now or when it starts. The kernel may refuse to lower it: then it stays."""
+        if record.status.state == "created":
+            home = self._world.container_home(record.id)
+            _write_spec(home, {**json.loads((home / "spec.json").read_text()), "oom_score_adj": adjustment})
+            return
+        try:
+            Path(f"/proc/{record.status.pid}/oom_score_adj").write_text(str(adjustment))
+        except OSError as err:
+            log.warning("oom_score_adj stays as it is", extra={"container": record.id[:13], "cause": str(err)})
 
     async def reopen_log(self, name: str) -> None:
         """Go on in a new log file. Raises NotFound, WrongState, ShimFailed."""

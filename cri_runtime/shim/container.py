@@ -71,7 +71,7 @@ class Container:
             setns(self.pidfd, CLONE_NEWPID)
             pid, pidfd = clone3(0, cgroup)
             if pid == 0:
-                init.enter(process, self.pidfd, self.spec["cgroup"]["tasks"], request["tty"], streams, Status(theirs))
+                init.enter(self.spec, process, self.pidfd, request["tty"], streams, Status(theirs))
         finally:
             setns(own_pid_namespace, CLONE_NEWPID)
             if cgroup >= 0:

@@ -35,17 +35,19 @@ def start(spec: dict, operations: list, streams: tuple, status: Status) -> None:
         _fail(step, status, err)
 
 
-def enter(spec: dict, target: int, tasks: list, tty: bool, streams: tuple, status: Status) -> None:
-    """Become one more process of the container whose first process has the pidfd ``target``."""
+def enter(spec: dict, process_spec: dict, target: int, tty: bool, streams: tuple, status: Status) -> None:
+    """Become one more process of the container ``spec`` whose first process has the pidfd ``target``."""
     step = Steps()
     try:
         process.begin_child()
         step("join the cgroup")
-        process.join_cgroup(tasks)
+        process.join_cgroup(spec["cgroup"]["tasks"])
+        if spec["oom_score_adj"] is not None:
+            process.set_oom_score(spec["oom_score_adj"])
         step("enter the container's namespaces")
         setns(target, CLONE_NEWNS | CLONE_NEWCGROUP)
         _take_streams(tty, streams, status, step, console=False)
-        process.run(spec, status, step)
+        process.run(process_spec, status, step)
     except BaseException as err:
         _fail(step, status, err)
 

@@ -216,6 +216,25 @@ def test_limits_are_set_shown_and_changed(runtime: Any, sandbox: Any) -> None:
     assert runtime.sh(container, f"cat {files} 2>/dev/null || true") == str(96 << 20)
 
 
+def test_oom_score(runtime: Any, sandbox: Any) -> None:
+    """Raised as asked; lowered where this machine lets the runtime do that, else left, with a warning."""
+
+    def score(value: int) -> Any:
+        def change(config: cri.ContainerConfig) -> None:
+            config.linux.resources.oom_score_adj = value
+
+        return change
+
+    raised = runtime.run(sandbox, name="raised", change=score(500))
+    assert runtime.sh(raised, "cat /proc/2/oom_score_adj /proc/self/oom_score_adj") == "500\n500"
+    request = cri.UpdateContainerResourcesRequest(container_id=raised, linux={"oom_score_adj": 700})
+    runtime.cri.UpdateContainerResources(request)
+    assert runtime.status(raised).resources.linux.oom_score_adj == 700
+    assert runtime.sh(raised, "cat /proc/2/oom_score_adj") == "700"
+    lowered = runtime.run(sandbox, name="lowered", change=score(-900))
+    assert runtime.status(lowered).state == cri.CONTAINER_RUNNING
+
+
 def test_out_of_memory_is_told(runtime: Any, sandbox: Any) -> None:
     def limited(config: cri.ContainerConfig) -> None:
         config.linux.resources.memory_limit_in_bytes = 24 << 20
