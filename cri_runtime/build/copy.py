@@ -7,7 +7,7 @@ the image has already keeps its owner and mode.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
@@ -225,14 +225,37 @@ def plan_directory(target: str, stage: Stack, owner: Owner) -> list[Item]:
     return made
 
 
-def fingerprint(items: Sequence[Item]) -> Digest:
-    """What the cache compares: names, kinds, owners, modes and contents; not times. Reads every file. Blocks."""
-    hasher = Hasher()
+def fingerprints(items: Sequence[Item]) -> dict[str, Digest]:
+    """What the cache compares of each item, by path: kind, owner, mode and content; not times. Reads every file.
+
+    Blocks.
+    """
+    found = {}
     for item in items:
-        head = (*item.target, item.kind, item.uid, item.gid, item.mode)
-        hasher.update("\0".join(map(str, head)).encode("utf-8", "surrogateescape") + b"\n")
-        hasher.update(_content_digest(item).encode() + b"\n")
+        head = "\0".join(map(str, (item.kind, item.uid, item.gid, item.mode, _content_digest(item))))
+        found["/".join(item.target)] = Digest.of(head.encode())
+    return found
+
+
+def fingerprint(prints: Mapping[str, Digest]) -> Digest:
+    """All of them as one."""
+    hasher = Hasher()
+    for path, digest in prints.items():
+        hasher.update(path.encode("utf-8", "surrogateescape") + b"\0" + digest.encode() + b"\n")
     return hasher.digest()
+
+
+def fingerprint_of(stack: Stack, place: Rel) -> Digest:
+    """The same of everything at and below a place of a tree, with its own owners and modes. Blocks."""
+    found = stack.lookup(place)
+    below = _walk(stack, place) if found is None or found.is_dir else iter(())
+    entries = [*([((), found)] if found else []), *below]
+    items = []
+    for rel, entry in entries:
+        st, source = entry.st, (stack, (*place, *rel), entry)
+        if stat.S_IFMT(st.st_mode) in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
+            items.append(Item(rel, st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode), 0, source))
+    return fingerprint(fingerprints(items))
 
 
 def _content_digest(item: Item) -> Digest:

@@ -7,7 +7,7 @@ overlayfs marks what is gone with character devices 0/0 and opaque attributes; l
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cri_runtime.images.entry import WHITEOUT_PREFIX
@@ -32,14 +32,21 @@ class Change:
     source: Rel | None = None
 
 
-def write_changes(upper: Tree, lower: Stack, writer: LayerWriter, mtime_max: int | None = None) -> WrittenLayer | None:
+def write_changes(
+    upper: Tree,
+    lower: Stack,
+    writer: LayerWriter,
+    mtime_max: int | None = None,
+    mounted: Iterable[Rel] = (),
+) -> WrittenLayer | None:
     """Write the layer of an upper directory; None when nothing changed. Blocks.
 
-    ``mtime_max`` (seconds) cuts modification times, so that the same command gives the same layer.
+    ``mtime_max`` (seconds) cuts modification times, so that the same command gives the same layer. ``mounted`` are the
+    places of further mounts: what was made to mount on, and is empty, is no change.
     Raises UnsafeLayer for a directory that overlayfs only renamed, which no layer can say.
     """
     count = 0
-    for change in _Differ(upper, lower).changes():
+    for change in _Differ(upper, lower, mounted).changes():
         count += 1
         if mtime_max is not None:
             change.entry.mtime = min(change.entry.mtime, mtime_max)
@@ -52,9 +59,11 @@ def write_changes(upper: Tree, lower: Stack, writer: LayerWriter, mtime_max: int
 
 
 class _Differ:
-    def __init__(self, upper: Tree, lower: Stack) -> None:
+    def __init__(self, upper: Tree, lower: Stack, mounted: Iterable[Rel]) -> None:
         self._upper = upper
         self._lower = lower
+        self._made = {rel[:depth] for rel in mounted for depth in range(1, len(rel) + 1)}
+        self._mount_points = MOUNT_POINTS | set(mounted)
         self._links: dict[tuple[int, int], str] = {}
 
     def changes(self, at: Rel = ()) -> Iterator[Change]:
@@ -72,7 +81,7 @@ class _Differ:
                 yield self._file(rel, st)
 
     def _is_mount_point(self, rel: Rel, st: os.stat_result) -> bool:
-        if rel not in MOUNT_POINTS:
+        if rel not in self._mount_points or (rel not in MOUNT_POINTS and self._lower.lookup(rel)):
             return False
         if stat.S_ISDIR(st.st_mode):
             return not self._upper.listdir(rel)
@@ -85,7 +94,7 @@ class _Differ:
             )
         opaque = self._upper.is_opaque(rel)
         below = list(self.changes(rel))
-        if not opaque and not below and self._is_as_before(rel, st):
+        if not opaque and not below and (self._is_as_before(rel, st) or self._was_made(rel)):
             return
         entry = directory_entry("/".join(rel), *_attributes(st))
         with self._upper.directory(rel) as fd:
@@ -94,6 +103,10 @@ class _Differ:
         if opaque:
             yield Change(file_entry("/".join((*rel, OPAQUE_MARKER)), 0))
         yield from below
+
+    def _was_made(self, rel: Rel) -> bool:
+        """Whether an empty directory is there only to reach a mount."""
+        return rel in self._made and self._lower.lookup(rel) is None
 
     def _is_as_before(self, rel: Rel, st: os.stat_result) -> bool:
         before = self._lower.lookup(rel)

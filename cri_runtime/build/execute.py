@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cri_runtime.build import parser, plan
-from cri_runtime.build.cache import BuildCache
+from cri_runtime.build.cache import BuildCache, CacheMounts
+from cri_runtime.build.download import download
 from cri_runtime.build.errors import BuildError
 from cri_runtime.build.instructions import read
-from cri_runtime.build.request import BuildRequest, Report, Tools
+from cri_runtime.build.request import BuildRequest, Download, Report, Tools
 from cri_runtime.build.runner import Runner
 from cri_runtime.build.stages import Stages
 from cri_runtime.images.errors import ImageNotFound, RegistryError
@@ -19,6 +20,7 @@ from cri_runtime.images.manifest import (
     Platform,
 )
 from cri_runtime.images.reference import normalize
+from cri_runtime.images.remote import Session
 from cri_runtime.images.store import Image, ImageStore
 from cri_runtime.images.tree import Stack, Tree
 from cri_runtime.images.unpack import Limits, unpack
@@ -32,12 +34,15 @@ _CONTEXT_LIMITS = Limits(free_bytes=1 << 42)  # the user's own files; the disk i
 class Builder:
     """Builds images into a store."""
 
-    def __init__(self, store: ImageStore, fetch: Fetch) -> None:
+    def __init__(self, store: ImageStore, fetch: Fetch, session: Session | None = None) -> None:
+        """``session`` is for ADD of URLs; without it nothing is fetched."""
         self._store = store
         self._fetch = fetch
+        self._session = session
         self.runner: Runner | None = None
         """Who carries out RUN; None: nobody."""
         self.cache = BuildCache(store.root / "build-cache")
+        self.cache_mounts = CacheMounts(store.root / "build-mounts")
         store.root_sources.append(self.cache.digests)
 
     async def build(self, request: BuildRequest, report: Report = lambda step, status, text: None) -> Image:
@@ -52,7 +57,7 @@ class Builder:
             arrangement = plan.plan_build(
                 read(dockerfile), request.build_args, request.target, platform, dockerfile.escape
             )
-            tools = Tools(self._store, self.cache, self.runner, self._base)
+            tools = Tools(self._store, self.cache, self.runner, self._base, self._download, self.cache_mounts)
             stages = Stages(tools, request, arrangement, context, hold, report, platform, dockerfile.escape)
             return await stages.finish(names)
 
@@ -78,6 +83,11 @@ class Builder:
             return await self._fetch(reference, platform)
         except RegistryError as err:
             raise BuildError(0, f"no such image here, and {err}") from err
+
+    async def _download(self, url: str, checksum: str) -> Download:
+        if self._session is None:
+            raise BuildError(0, f"{url}: this runtime fetches nothing")
+        return await download(self._session, self._store, url, checksum)
 
 
 def _unpack_context(tar: Path | None, scratch: Path) -> None:

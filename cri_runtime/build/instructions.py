@@ -11,9 +11,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from cri_runtime.build.errors import DockerfileError
+from cri_runtime.build.mounts import MountError, RunMount, parse_mount
 from cri_runtime.build.parser import Dockerfile, Heredoc, Node
 from cri_runtime.build.words import WordError, split_words
 
+NETWORKS = ("default", "none", "host")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -70,7 +72,9 @@ class Copy(Instruction):
     exclude: tuple[str, ...] = ()
     documents: tuple[Heredoc, ...] = ()
     extract: bool = False
-    """ADD: local archives are unpacked."""
+    """ADD: local archives are unpacked, URLs fetched."""
+    checksum: str = ""
+    """Of the URL's content."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class Run(Instruction):
     command: tuple[str, ...] | str
     """Words of the exec form; text for the shell."""
     documents: tuple[Heredoc, ...] = ()
+    mounts: tuple[RunMount, ...] = ()
+    network: str = "default"
+    """Or ``none``, ``host``."""
 
 
 @dataclass(frozen=True)
@@ -289,10 +296,18 @@ class _Reader:
             tuple(self._flags.pop("exclude", [])),
             self._node.heredocs,
             extract,
+            self._flag("checksum") if extract else "",
         )
 
     def run(self) -> Instruction:
-        return Run(*self._common(), self._form(), self._node.heredocs)
+        try:
+            mounts = tuple(parse_mount(text) for text in self._flags.pop("mount", []))
+        except MountError as err:
+            raise self._wrong(str(err)) from err
+        network = self._flag("network") or "default"
+        if network not in NETWORKS:
+            raise self._wrong(f"takes --network={', '.join(NETWORKS)}, not {network}")
+        return Run(*self._common(), self._form(), self._node.heredocs, mounts, network)
 
     def command(self) -> Instruction:
         return Command(*self._common(), self._node.keyword, self._form())

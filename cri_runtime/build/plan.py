@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cri_runtime.build.errors import PlanError
-from cri_runtime.build.instructions import Arg, Copy, From, Instruction
+from cri_runtime.build.instructions import Arg, Copy, From, Instruction, Run
 from cri_runtime.build.state import PROXY_ARGS
 from cri_runtime.build.words import WordError, expand
 from cri_runtime.images.manifest import Platform
@@ -167,17 +167,24 @@ def _uses(stage: Stage, stages: Mapping[int, Stage]) -> Iterator[int]:
     if isinstance(stage.base, int):
         yield stage.base
     for instruction in stage.instructions:
-        if isinstance(instruction, Copy) and instruction.from_:
-            number = find_stage(instruction.from_, stage, stages)
+        for name in _sources(instruction):
+            number = find_stage(name, stage, stages)
             if number is not None:
                 yield number
             else:
-                _refuse_later_stage(instruction, stage, stages)
+                _refuse_later_stage(instruction, name, stage, stages)
 
 
-def _refuse_later_stage(instruction: Copy, stage: Stage, stages: Mapping[int, Stage]) -> None:
-    """A stage that copies from itself or from a later one would wait for itself; a number is never an image."""
-    name = instruction.from_.lower()
+def _sources(instruction: Instruction) -> Iterator[str]:
+    """Which stages or images an instruction takes files from."""
+    names = [instruction.from_] if isinstance(instruction, Copy) else []
+    names += [mount.from_ for mount in instruction.mounts] if isinstance(instruction, Run) else []
+    return filter(None, names)
+
+
+def _refuse_later_stage(instruction: Instruction, source: str, stage: Stage, stages: Mapping[int, Stage]) -> None:
+    """A stage that takes from itself or from a later one would wait for itself; a number is never an image."""
+    name = source.lower()
     known = any(name in (other.name, str(other.number)) for other in stages.values())
     if known or name.isdecimal():
         what = "itself" if name in (stage.name, str(stage.number)) else f'stage "{name}"'

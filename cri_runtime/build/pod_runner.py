@@ -18,8 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cri_runtime.build.binds import MOUNTS, make_binds, unmount_below
+from cri_runtime.build.mounts import Bound
 from cri_runtime.build.runner import Output, Ran, RunError
-from cri_runtime.build.state import RunCommand
+from cri_runtime.build.state import SCRIPT_PATH, RunCommand
 from cri_runtime.images.manifest import ImageConfig
 from cri_runtime.network.errors import NetworkError
 from cri_runtime.network.types import PodIdentity
@@ -55,14 +57,21 @@ class PodRunner:
 
     def _discard_leftovers(self) -> None:
         """Remove the cgroups of builds that a killed daemon left. Their processes are dead: their supervisor is."""
+        for state in (self._world.state / "pods").glob("*"):
+            unmount_below(state)
+            if not any(state.joinpath(MOUNTS).glob("*")):
+                continue
+            shutil.rmtree(state, ignore_errors=True)
         for name in self._world.cgroups.children(self.cgroup):
             self._world.cgroups.remove(f"{self.cgroup}/{name}")
         self._world.cgroups.remove(self.cgroup)
 
     @asynccontextmanager
-    async def run(self, command: RunCommand, lower: Sequence[Path], output: Output) -> AsyncIterator[Ran]:
+    async def run(
+        self, command: RunCommand, lower: Sequence[Path], output: Output, mounts: Sequence[Bound] = ()
+    ) -> AsyncIterator[Ran]:
         """See the protocol."""
-        run = _Run(self._world, f"{self.cgroup}/{secrets.token_hex(16)}", command, lower)
+        run = _Run(self._world, f"{self.cgroup}/{secrets.token_hex(16)}", command, lower, mounts)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_finished, run)
             try:
@@ -80,11 +89,14 @@ async def _finished(run: "_Run") -> None:
 class _Run:
     """One command."""
 
-    def __init__(self, world: World, cgroup: str, command: RunCommand, lower: Sequence[Path]) -> None:
+    def __init__(
+        self, world: World, cgroup: str, command: RunCommand, lower: Sequence[Path], mounts: Sequence[Bound]
+    ) -> None:
         self._world = world
         self._cgroup = cgroup
         self._command = command
         self._lower = lower
+        self._mounts = mounts
         self.id = secrets.token_hex(32)
         self.home = world.container_home(self.id)
         self._state = world.sandbox_state(self.id)
@@ -99,16 +111,24 @@ class _Run:
         self._write_files(())
         pod = self._pod()
         self._supervisor = await Supervisor.start(self._world.zygote, pod, self._state, self._on_event, self._on_end)
-        identity = PodIdentity("knarr-build", "build", self.id)
-        network = await self._world.network.attach(self.id, self._state / NETNS, identity, [])
-        self._write_files(network.ips)
+        await self._attach()
+        wanted = [*self._mounts, *_script(self._command)]
+        binds = await asyncio.to_thread(make_binds, wanted, self.home, self._state)
         document = self._spec()
+        document["mounts"] += binds
         self._world.cgroups.create(self._cgroup, replace(spec.limits_of(_NO_LIMITS), devices=spec.DEVICE_RULES))
         document["cgroup"]["tasks"] = self._world.cgroups.join(self._cgroup).tasks
         await asyncio.to_thread((self.home / "spec.json").write_text, json.dumps(document))
         async with _lines(self._log, output):
             await self._start(self._supervisor)
             return await self._exited
+
+    async def _attach(self) -> None:
+        """Give the pod a network, unless the command wants none or the host's."""
+        if self._command.network == "default":
+            identity = PodIdentity("knarr-build", "build", self.id)
+            network = await self._world.network.attach(self.id, self._state / NETNS, identity, [])
+            self._write_files(network.ips)
 
     async def _start(self, supervisor: Supervisor) -> None:
         try:
@@ -139,7 +159,7 @@ class _Run:
         return {
             "id": self.id,
             "state": str(self._state),
-            "network": "pod",
+            "network": "node" if self._command.network == "host" else "pod",
             "ipc": "pod",
             "pid": "container",
             "hostname": _HOSTNAME,
@@ -187,15 +207,23 @@ class _Run:
             except PodError:
                 pass  # it is dead, and its pod with it
             netns = self._state / NETNS
-            await self._world.network.detach(self.id, netns if netns.exists() else None)
+            if self._command.network == "default":
+                await self._world.network.detach(self.id, netns if netns.exists() else None)
             await self._supervisor.quit()
         unmount(self._state)
+        unmount_below(self._state)
         self._world.cgroups.remove(self._cgroup)
         parent = self._cgroup.rpartition("/")[0]
         if not self._world.cgroups.children(parent):
             self._world.cgroups.remove(parent)
         await asyncio.to_thread(shutil.rmtree, self._state, ignore_errors=True)
         await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
+
+
+def _script(command: RunCommand) -> list[Bound]:
+    if not command.script:
+        return []
+    return [Bound(SCRIPT_PATH, readonly=True, content=command.script.encode(), mode=0o755)]
 
 
 _NO_LIMITS = cri.LinuxContainerResources()

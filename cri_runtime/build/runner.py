@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cri_runtime.build.mounts import Bound
 from cri_runtime.build.state import RunCommand
 
 Output = Callable[[str], None]
@@ -28,5 +29,7 @@ class RunError(Exception):
 class Runner(Protocol):
     """Runs commands in containers."""
 
-    def run(self, command: RunCommand, lower: Sequence[Path], output: Output) -> AbstractAsyncContextManager[Ran]:
+    def run(
+        self, command: RunCommand, lower: Sequence[Path], output: Output, mounts: Sequence[Bound] = ()
+    ) -> AbstractAsyncContextManager[Ran]:
         """Run to the end over ``lower`` (topmost first). Cancelling kills it. Raises RunError, OSError."""

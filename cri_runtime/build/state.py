@@ -25,6 +25,7 @@ from cri_runtime.build.instructions import (
     Volume,
     Workdir,
 )
+from cri_runtime.build.mounts import RunMount
 from cri_runtime.build.parser import Heredoc
 from cri_runtime.build.words import WordError, expand, expand_only
 from cri_runtime.images.manifest import ImageConfig
@@ -36,6 +37,8 @@ PROXY_ARGS = frozenset(
 )
 """Build arguments that RUN gets without any ARG."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SCRIPT_PATH = "/dev/pipes/EOF"
+"""Where a runner puts a script, out of the image."""
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
@@ -55,6 +58,7 @@ class CopyFiles:
     documents: tuple[Heredoc, ...]
     """With variables replaced."""
     extract: bool
+    checksum: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class RunCommand:
     user: str
     shell: bool
     """``argv`` ends with the text for a shell."""
+    script: str = ""
+    """A program that ``argv`` names by SCRIPT_PATH."""
+    mounts: tuple[RunMount, ...] = ()
+    network: str = "default"
 
 
 Action = CopyFiles | MakeDirectory | RunCommand
@@ -164,6 +172,7 @@ def _copy(state: StageState, i: Copy) -> Step:
         tuple(state.expand(pattern) for pattern in i.exclude),
         documents,
         i.extract,
+        state.expand(i.checksum),
     )
 
 
@@ -201,20 +210,41 @@ def _absolute(state: StageState, path: str) -> str:
 
 def _run(state: StageState, i: Run) -> Step:
     shell = not isinstance(i.command, tuple)
-    argv = i.command if isinstance(i.command, tuple) else (*_shell(state), _script(i.line, i.command, i.documents))
+    script = _program(i)
+    if isinstance(i.command, tuple):
+        argv = i.command
+    else:
+        argv = (SCRIPT_PATH,) if script else (*_shell(state), _script(i.command, i.documents))
     proxies = {name: value for name, value in state.given_args.items() if name in PROXY_ARGS}
     config = state.config
     variables = {**proxies, **state.variables}
-    return state, RunCommand(i.line, argv, variables, config.working_dir or "/", config.user, shell)
+    mounts = tuple(_mount(state, mount) for mount in i.mounts)
+    directory = config.working_dir or "/"
+    return state, RunCommand(i.line, argv, variables, directory, config.user, shell, script, mounts, i.network)
 
 
-def _script(line: int, text: str, documents: tuple[Heredoc, ...]) -> str:
+def _mount(state: StageState, mount: RunMount) -> RunMount:
+    found = mount.expand(state.expand)
+    return replace(found, target=_absolute(state, found.target) if found.target else "")
+
+
+def _is_document(text: str, documents: tuple[Heredoc, ...]) -> bool:
+    """Whether a command is nothing but one document: ``RUN <<EOF``."""
+    return len(documents) == 1 and text.startswith("<<") and len(text.split()) == 1
+
+
+def _program(i: Run) -> str:
+    """The document of ``RUN <<EOF`` that names its own interpreter by ``#!``; empty if there is none."""
+    if isinstance(i.command, tuple) or not _is_document(i.command, i.documents):
+        return ""
+    return i.documents[0].content if i.documents[0].content.startswith("#!") else ""
+
+
+def _script(text: str, documents: tuple[Heredoc, ...]) -> str:
     """The shell's text: of ``RUN <<EOF`` the document itself, else the command with its documents behind it."""
-    if len(documents) != 1 or not text.startswith("<<") or len(text.split()) > 1:
-        return "".join([text, *(f"\n{d.content}{d.name}" for d in documents)])
-    if documents[0].content.startswith("#!"):
-        raise DockerfileError(line, "RUN does not take the #! of a here-document: write RUN interpreter <<EOF")
-    return documents[0].content
+    if _is_document(text, documents):
+        return documents[0].content
+    return "".join([text, *(f"\n{d.content}{d.name}" for d in documents)])
 
 
 def _shell(state: StageState) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ async def open_images(root: Path, registries: Path | None = None) -> AsyncIterat
         async def fetch(reference: str, platform: Platform) -> Image:
             return await puller.pull(reference, platform)
 
-        yield ImageRoom(store, puller, Pusher(store, hosts, session), Builder(store, fetch))
+        yield ImageRoom(store, puller, Pusher(store, hosts, session), Builder(store, fetch, session))
 
 
 def add_image_services(server: grpc.aio.Server, room: ImageRoom) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import grpc
 
 from cri_runtime.build.execute import Builder, BuildRequest
+from cri_runtime.build.instructions import NETWORKS
 from cri_runtime.images import archive
 from cri_runtime.images.errors import ImageInputError, InvalidReference
+from cri_runtime.images.export import export
 from cri_runtime.images.host.pack import from_host
 from cri_runtime.images.hosts import Auth
 from cri_runtime.images.manifest import Platform
@@ -75,8 +77,10 @@ class Images(images_pb2_grpc.ImagesServicer):
     async def Prune(self, request: pb.PruneRequest, context: grpc.aio.ServicerContext) -> pb.PruneResponse:
         """Nameless or unused images, the build cache, and what nothing refers to."""
         await asyncio.to_thread(self._builder.cache.clear)
+        mounts = await asyncio.to_thread(self._builder.cache_mounts.clear)
         removal = await self._store.prune(request.all)
-        return pb.PruneResponse(deleted=[*removal.untagged, *removal.deleted], freed_bytes=removal.freed_bytes)
+        freed = removal.freed_bytes + mounts
+        return pb.PruneResponse(deleted=[*removal.untagged, *removal.deleted], freed_bytes=freed)
 
     @answers
     async def Pull(self, request: pb.PullRequest, context: grpc.aio.ServicerContext) -> None:
@@ -149,6 +153,15 @@ class Images(images_pb2_grpc.ImagesServicer):
                 await context.write(pb.Chunk(data=data))
 
     @answers
+    async def Export(self, request: pb.ExportRequest, context: grpc.aio.ServicerContext) -> None:
+        """The merged root file system, in chunks."""
+        image = self._store.get(request.image)
+        async with self._store.holding(layer.chain_id for layer in image.layers):
+            chunks = export(await self._store.lower_dirs(image.id))
+            while data := await asyncio.to_thread(_joined, chunks):
+                await context.write(pb.Chunk(data=data))
+
+    @answers
     async def Load(self, requests: AsyncIterator[pb.Chunk], context: grpc.aio.ServicerContext) -> pb.LoadResponse:
         """Names of the archive's images."""
         scratch = self._store.blobs.scratch()
@@ -188,7 +201,15 @@ def _build_request(start: pb.BuildStart, context: Path) -> BuildRequest:
         platform=start.platform,
         use_cache=not start.no_cache,
         pull=start.pull,
+        secrets=dict(start.secrets),
+        network=_network(start.network),
     )
+
+
+def _network(text: str) -> str:
+    if text not in ("", *NETWORKS):
+        raise ImageInputError(f'a build\'s network is {", ".join(NETWORKS)}, not "{text}"')
+    return text or "default"
 
 
 def to_message(image: Image) -> pb.Image:

@@ -12,6 +12,7 @@ import click
 from ctl.errors import CtlError
 from ctl.image.context import CHUNK_BYTES, DOCKERFILE, read_dockerfile, read_ignore, tar_directory
 from ctl.image.group import familiar, image_command
+from ctl.image.output import parse_output, write_output
 from ctl.image.progress import Steps
 
 if TYPE_CHECKING:
@@ -32,6 +33,28 @@ _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0")
 @click.option("--platform", default="", metavar="OS/ARCH", help="Build for this platform [this machine's].")
 @click.option("--no-cache", is_flag=True, help="Do every step anew.")
 @click.option("--pull", is_flag=True, help="Ask the registry for base images that are here already.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="id=NAME[,src=FILE|,env=VARIABLE]",
+    help="A secret for RUN --mount=type=secret; repeatable.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["default", "none", "host"]),
+    default="default",
+    help="Network of RUN [a pod's own]; host also allows RUN --network=host.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="DIR|-|type=TYPE[,dest=PATH]",
+    help="Also write the result: local (a directory), tar, oci or docker (archives); - is stdout; repeatable.",
+)
+@click.option("--explain", is_flag=True, help="Say of each step that is done anew why the cache did not have it.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image's id.")
 async def build(
     images: "ImagesStub",
@@ -40,6 +63,9 @@ async def build(
     tags: tuple[str, ...],
     build_args: tuple[str, ...],
     labels: tuple[str, ...],
+    secrets: tuple[str, ...],
+    outputs: tuple[str, ...],
+    explain: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -53,19 +79,25 @@ async def build(
     """
     from protos.knarr import images_pb2 as pb
 
+    wanted = [parse_output(text) for text in outputs]
     start = pb.BuildStart(
         tags=tags,
         build_args=dict(_build_arg(arg) for arg in build_args),
         labels=dict(_pair(x) for x in labels),
+        secrets=dict(read_secret(text) for text in secrets),
         **options,
     )
     chunks = _open_context(context, dockerfile, start)
     result = ""
-    steps = Steps(quiet=quiet)
+    to_stdout = any(output.path == "-" for output in wanted)
+    steps = Steps(sys.stderr if to_stdout else None, quiet=quiet, explain=explain)
     async for progress in images.Build(_requests(start, chunks)):
         steps.show(progress)
         result = progress.result or result
-    _announce(result, tags, quiet)
+    for output in wanted:
+        await write_output(images, output, result, tags)
+    if not to_stdout:
+        _announce(result, tags, quiet)
 
 
 def _announce(image_id: str, tags: tuple[str, ...], quiet: bool) -> None:
@@ -83,6 +115,25 @@ def _build_arg(text: str) -> tuple[str, str]:
     if not equals and name not in os.environ:
         raise CtlError(f"--build-arg {name}: give it a value, {name}=VALUE; the environment has no {name} either")
     return name, value if equals else os.environ[name]
+
+
+def read_secret(text: str) -> tuple[str, bytes]:
+    """Id and content of ``id=NAME,src=FILE`` or ``id=NAME,env=VARIABLE``; by default the variable or file NAME."""
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    name = fields.pop("id", "")
+    source = fields.pop("src", fields.pop("source", ""))
+    variable = fields.pop("env", "" if source or name not in os.environ else name)
+    fields.pop("type", "")
+    if not name or fields:
+        raise CtlError(f"--secret {text}: write id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    if variable:
+        if variable not in os.environ:
+            raise CtlError(f"--secret {text}: the environment has no {variable}")
+        return name, os.environ[variable].encode("utf-8", "surrogateescape")
+    try:
+        return name, Path(source or name).read_bytes()
+    except OSError as err:
+        raise CtlError(f"--secret {text}: cannot read {source or name}: {err.strerror}") from err
 
 
 def _pair(text: str) -> tuple[str, str]:

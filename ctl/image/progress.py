@@ -59,9 +59,11 @@ def _state(progress: Any) -> str:
 class Steps:
     """Shows a build, a line per step."""
 
-    def __init__(self, out: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(self, out: TextIO | None = None, quiet: bool = False, explain: bool = False) -> None:
         self._out = out or sys.stdout
         self._quiet = quiet
+        self._explain = explain
+        self._latest = ""
 
     def show(self, progress: Any) -> None:
         """Take one message of the stream."""
@@ -69,10 +71,22 @@ class Steps:
             return
         match progress.status:
             case "running":
-                print(f"Step {progress.id} : {progress.text}", file=self._out, flush=True)
+                self._latest = progress.id
+                self._print(f"Step {progress.id} : {progress.text}")
             case "cached":
-                print(" ---> Using cache", file=self._out, flush=True)
+                self._say(progress, " ---> Using cache")
+            case "missed":
+                if self._explain:
+                    self._say(progress, f" ---> Done anew: {progress.text}")
             case "warning":
-                print(f"warning: {progress.text}", file=self._out, flush=True)
+                self._print(f"warning: {progress.text}")
             case _ if progress.text:
-                print(progress.text, file=self._out, flush=True)
+                self._say(progress, progress.text)
+
+    def _say(self, progress: Any, line: str) -> None:
+        """A line of a step; with its number when stages run at once and another step began since."""
+        mark = f"[{progress.id}] " if progress.id and progress.id != self._latest else ""
+        self._print(mark + line)
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._out, flush=True)

@@ -1,8 +1,6 @@
 """``ctl image pull``, ``push``, ``save`` and ``load``: images between this node and the world."""
 
-import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from ctl.errors import CtlError
 from ctl.image.build import joined
 from ctl.image.context import CHUNK_BYTES
 from ctl.image.group import familiar, image_command
+from ctl.image.output import write_stream
 from ctl.image.progress import Transfer
 
 if TYPE_CHECKING:
@@ -95,25 +94,9 @@ async def save(images: "ImagesStub", names: tuple[str, ...], output: str | None,
 
     kind = pb.SaveRequest.OCI_ARCHIVE if form == "oci" else pb.SaveRequest.DOCKER_ARCHIVE
     stream = images.Save(pb.SaveRequest(images=names, format=kind))
-    if output is None:
-        if sys.stdout.isatty():
-            raise CtlError("an archive is nothing for a terminal: use -o FILE, or redirect")
-        await _write(stream, sys.stdout.buffer)
-        return
-    target = Path(output)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            await _write(stream, file)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-async def _write(stream: Any, file: BinaryIO) -> None:
-    async for chunk in stream:
-        await asyncio.to_thread(file.write, chunk.data)
-    file.flush()
+    if output is None and sys.stdout.isatty():
+        raise CtlError("an archive is nothing for a terminal: use -o FILE, or redirect")
+    await write_stream(stream, output or "-")
 
 
 @image_command("load", short_help="Read images from an archive.")

@@ -27,6 +27,8 @@ class Done:
     code: int
     out: str
     err: str
+    raw: bytes = b""
+    """What ``out`` is the text of."""
 
 
 async def run(*command: str | Path, stdin: bytes = b"", cwd: Path | None = None) -> Done:
@@ -39,7 +41,7 @@ async def run(*command: str | Path, stdin: bytes = b"", cwd: Path | None = None)
         cwd=cwd,
     )
     out, err = await process.communicate(stdin)
-    return Done(process.returncode or 0, out.decode(), err.decode())
+    return Done(process.returncode or 0, out.decode("utf-8", "replace"), err.decode(), out)
 
 
 @dataclass

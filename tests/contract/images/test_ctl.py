@@ -1,5 +1,6 @@
 """``ctl image`` as people use it: docker's session, and what goes wrong."""
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -140,3 +141,23 @@ async def test_without_a_runtime_there_is_a_way_out(runtime: Any, short_dir: Pat
     assert done.code == 1
     assert f"no container runtime answers at {runtime.endpoint}" in done.err
     assert "ctl up" in done.err
+
+
+async def test_a_build_is_written_out(runtime: Any, kubia: Path, tmp_path: Path) -> None:
+    (kubia / "Dockerfile").write_text("FROM scratch\nCOPY app.py /d/app.py\n")
+    out = tmp_path / "out"
+    done = await runtime.ctl(
+        "build", "--explain", "-t", "x", kubia, "-o", out, "-o", f"type=tar,dest={tmp_path}/x.tar",
+        "-o", f"type=oci,dest={tmp_path}/x.oci",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert " ---> Done anew: no step at this place was built before\n" in done.out
+    assert (out / "d/app.py").read_text() == APP
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        assert tar.getnames() == ["d", "d/app.py"]
+    with tarfile.open(tmp_path / "x.oci") as tar:
+        assert "oci-layout" in tar.getnames()
+    piped = await runtime.ctl("build", "-t", "x", kubia, "-o", "-")
+    with tarfile.open(fileobj=io.BytesIO(piped.raw)) as tar:
+        assert tar.getnames() == ["d", "d/app.py"]
+    assert "Using cache" in piped.err

@@ -174,6 +174,79 @@ EOF
     assert lines == ["one", "2", "a", "b", "bbb"]
 
 
+async def test_a_document_may_name_its_interpreter(build: Build, world: World) -> None:
+    lines: list[str] = []
+    image = await build("FROM base\nUSER nobody\nRUN <<EOF\n#!/bin/cat\nhello\nEOF\n", lines=lines)
+    assert lines == ["#!/bin/cat", "hello"]
+    assert await names_in(world.images, image) == []
+
+
+async def test_mounts_of_every_kind(build: Build, world: World) -> None:
+    lines: list[str] = []
+    text = """FROM base AS made
+RUN mkdir /out && echo made > /out/file && rm /etc/group
+FROM base
+ARG WHERE=/in/context
+RUN --mount=target=$WHERE,source=dir --mount=from=made,source=/out,target=/in/made,rw \\
+    cat /in/context/a /in/made/file && echo thrown away > /in/made/new
+RUN --mount=from=made,target=/whole ls /whole/etc
+RUN --mount=type=tmpfs,target=/t,size=1m echo x > /t/x && cat /t/x && grep -c ' /t tmpfs .*size=1024k' /proc/mounts
+RUN --mount=type=secret,id=s,env=SECRET,target=/run/s --mount=type=secret,id=none cat /run/s && echo $SECRET
+RUN --mount=type=cache,target=/c,mode=0700 ls /c && echo kept > /c/kept
+RUN --mount=type=cache,id=/c,target=/other cat /other/kept
+RUN --mount=target=/in/context ! touch /in/context/no
+"""
+    image = await build(text, {"dir/a": "context\n"}, lines, secrets={"s": b"hidden"})
+    assert lines == [
+        *("context", "made", "nsswitch.conf", "passwd", "x", "1", "hiddenhidden", "kept"),
+        "touch: cannot touch '/in/context/no': Read-only file system",
+    ]
+    assert await names_in(world.images, image) == []  # no trace, not even of mount points
+    assert not any(b"hidden" in path.read_bytes() for path in world.root.rglob("*") if path.is_file())
+
+
+async def test_mounts_take_part_in_the_cache_by_content(build: Build) -> None:
+    lines: list[str] = []
+    text = "FROM base\nRUN --mount=target=/c,source=a --mount=type=secret,id=s cat /c"
+    await build(text, {"a": "1\n"}, lines, secrets={"s": b"1"})
+    await build(text, {"a": "1\n"}, lines, secrets={"s": b"2"})
+    await build(text, {"a": "2\n"}, lines)
+    assert lines == ["1", "cached", "2"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--mount=source=none,target=/x", '"none" is not in the build context'),
+        ("--mount=type=secret,id=s,required", 'the secret "s" is required'),
+        ("--network=host", "only for builds that are given --network host"),
+    ],
+)
+async def test_what_is_not_given_is_named(build: Build, flag: str, message: str) -> None:
+    with pytest.raises(StepFailed, match=message) as caught:
+        await build(f"FROM base\nRUN {flag} true")
+    assert caught.value.line == 2
+
+
+async def test_networks(build: Build, world: World) -> None:
+    lines: list[str] = []
+    text = (
+        "FROM base\nRUN --network=none grep -c : /proc/net/dev\nRUN --network=host ls -i /proc/self/ns/net >/dev/null"
+    )
+    await build(text, lines=lines, network="host")
+    assert lines == ["1"]
+    assert world.network.attached == set()  # type: ignore[attr-defined]
+
+
+async def test_a_cache_that_is_locked_is_used_by_one_at_a_time(build: Build) -> None:
+    lines: list[str] = []
+    run = "RUN --mount=type=cache,target=/c,sharing=locked [ ! -e /c/x ] && echo > /c/x && sleep 0.2 && rm /c/x"
+    await build(
+        f"FROM base AS a\n{run}\nFROM base AS b\nENV B=1\n{run}\nFROM base\nCOPY --from=a / /\nCOPY --from=b / /",
+        lines=lines,
+    )
+
+
 async def test_a_failed_command_tells_its_line_code_and_last_words(build: Build, world: World) -> None:
     with pytest.raises(StepFailed) as caught:
         await build("FROM base\n\nRUN echo out; echo err >&2; exit 42", tags=["x"])
