@@ -61,6 +61,7 @@ SECTIONS = (
         "The seams",
         {
             "cri": ("ctl.cri:cri", "Look at the node runtime: pods, containers, images, stats"),
+            "container": ("ctl.container:container", "Run containers on this node: docker's verbs"),
             "image": ("ctl.image:image", "Build, tag, push, pull and inspect images"),
             "store": ("ctl.verbs.store:store", "Read and write the store directly"),
             "version": ("ctl.verbs.version:version", "Print the versions of ctl and of the server"),
