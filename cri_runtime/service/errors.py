@@ -24,6 +24,7 @@ WIRE: dict[type[Exception], grpc.StatusCode] = {
     errors.ExecTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.StartFailed: grpc.StatusCode.UNKNOWN,
     errors.ResourcesRefused: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.SupervisorGone: grpc.StatusCode.UNAVAILABLE,
     errors.ShimFailed: grpc.StatusCode.INTERNAL,
     ImageNotFound: grpc.StatusCode.NOT_FOUND,
     AmbiguousImageId: grpc.StatusCode.INVALID_ARGUMENT,
