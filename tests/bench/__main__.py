@@ -1,12 +1,16 @@
 """``python -m tests.bench``: measure knarr against the real peers, here and now. See README.md."""
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests are no package: name this folder ``bench``
 
 from bench import section_ctl, section_memory, section_pods, section_proxy, section_store
+from bench.processes import folder
 from bench.report import Section, Skip, machine, markdown, table
 
 SECTIONS = {
@@ -26,10 +30,23 @@ def main() -> None:
         parser.error(f"no section named {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     facts = machine()
     print(facts)
-    done = [measure(name, options.rounds, options.seconds) for name in options.sections or SECTIONS]
+    with bytecode():
+        done = [measure(name, options.rounds, options.seconds) for name in options.sections or SECTIONS]
     print(table(done))
     if options.markdown is not None:
         options.markdown.write_text(markdown(facts, done))
+
+
+@contextmanager
+def bytecode() -> Iterator[None]:
+    """Let the processes below keep bytecode, as an installed package has it, when the environment forbids to write it
+    into the source tree: measured is the program, not its compilation at each start."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) is None:
+        yield
+        return
+    with folder() as cache:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(cache)
+        yield
 
 
 def measure(name: str, rounds: int, seconds: float) -> Section:

@@ -34,13 +34,13 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """A cluster for the length of the block. Raises Skip when it does not come up."""
+def cluster(*flags: str) -> Iterator[Cluster]:
+    """A cluster for the length of the block, ``flags`` go to ``ctl up``. Raises Skip when it does not come up."""
     need_root()
     with folder() as path:
         made = Cluster(path / "state")
         try:
-            made.ctl("up", "--port-offset", str(PORT_OFFSET), "--node-name", "bench")
+            made.ctl("up", "--port-offset", str(PORT_OFFSET), "--node-name", "bench", *flags)
             yield made
         finally:
             subprocess.run(made.command("down"), capture_output=True)
