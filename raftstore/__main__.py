@@ -74,6 +74,23 @@ def parser() -> argparse.ArgumentParser:
         help="how often quiet watchers hear of the revision, such as 10m or 5s",
     )
     add(
+        "--listen-metrics-urls",
+        default="",
+        help="http URLs that answer /metrics, /health, /livez, /readyz and /version (default: none)",
+    )
+    add(
+        "--auto-compaction-mode",
+        default="periodic",
+        metavar="MODE",
+        help="'periodic' forgets history older than the retention, 'revision' all but the newest revisions",
+    )
+    add(
+        "--auto-compaction-retention",
+        default="0",
+        metavar="SPEC",
+        help="periodic: hours, or a duration such as 5m; revision: a number of revisions; 0 keeps everything",
+    )
+    add(
         "--auth-token",
         default="simple",
         metavar="SPEC",
@@ -109,6 +126,9 @@ def config_from(flags: argparse.Namespace) -> Config:
         max_txn_ops=flags.max_txn_ops,
         watch_progress_notify_interval_s=flags.watch_progress_notify_interval,
         tls=_tls(flags),
+        listen_metrics_urls=split_urls(flags.listen_metrics_urls),
+        auto_compaction_mode=flags.auto_compaction_mode,
+        auto_compaction_retention=flags.auto_compaction_retention,
         auth_token=flags.auth_token,
         auth_token_ttl_s=flags.auth_token_ttl,
     )

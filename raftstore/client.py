@@ -203,6 +203,34 @@ class Client:
         """The cluster's members."""
         return await self._read(lambda e: e.cluster.MemberList, pb.MemberListRequest(linearizable=True))
 
+    async def hash_kv(self, revision: int = 0) -> pb.HashKVResponse:
+        """A checksum of the history up to ``revision`` (0: now) of the member in use."""
+        return await self._read(lambda e: e.maintenance.HashKV, pb.HashKVRequest(revision=revision))
+
+    async def alarms(self) -> pb.AlarmResponse:
+        """All raised alarms."""
+        return await self._read(lambda e: e.maintenance.Alarm, pb.AlarmRequest())
+
+    async def raise_alarm(self, alarm: pb.AlarmMember) -> pb.AlarmResponse:
+        """Raise an alarm on behalf of a member."""
+        return await self._alarm(pb.AlarmRequest.ACTIVATE, alarm)
+
+    async def disarm(self, alarm: pb.AlarmMember) -> pb.AlarmResponse:
+        """Clear an alarm."""
+        return await self._alarm(pb.AlarmRequest.DEACTIVATE, alarm)
+
+    async def _alarm(self, action: pb.AlarmRequest.AlarmAction, alarm: pb.AlarmMember) -> pb.AlarmResponse:
+        request = pb.AlarmRequest(action=action, memberID=alarm.memberID, alarm=alarm.alarm)
+        return await self._write(lambda e: e.maintenance.Alarm, request)
+
+    async def snapshot(self) -> AsyncGenerator[bytes, None]:
+        """The member's database in pieces, the last one its SHA-256; joined they are a snapshot file."""
+        try:
+            async for response in self._endpoint.maintenance.Snapshot(pb.SnapshotRequest()):
+                yield response.blob
+        except grpc.aio.AioRpcError as err:
+            raise from_wire(err.code(), err.details() or "") from err
+
     # -- Watch ---------------------------------------------------------------------------------------------------
 
     async def watch(

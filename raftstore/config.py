@@ -13,6 +13,7 @@ from protos.serving import TLS
 from raftstore import limits
 from raftstore.auth.jwt import TTL_S, JWTTokens, read_signer
 from raftstore.auth.tokens import SIMPLE_TTL_S, SimpleTokens, Tokens
+from raftstore.compactor import ByRevision, Periodic, Policy
 
 
 class OneSidedTLS(TLS):
@@ -41,6 +42,9 @@ class Config:
     max_txn_ops: int = limits.TXN_OPS_MAX
     watch_progress_notify_interval_s: float = limits.PROGRESS_INTERVAL_S
     tls: TLS | None = None
+    listen_metrics_urls: tuple[str, ...] = ()
+    auto_compaction_mode: str = "periodic"
+    auto_compaction_retention: str = "0"
     auth_token: str = "simple"
     auth_token_ttl_s: float = SIMPLE_TTL_S
 
@@ -60,6 +64,25 @@ class Config:
             raise ValueError("--election-timeout must be at least five times --heartbeat-interval")
         self._check_tls()
         self.tokens()
+        self.compaction()
+        for url in self.listen_metrics_urls:
+            check_url(url, "--listen-metrics-urls")
+
+    def compaction(self) -> Policy | None:
+        """The rule of automatic compaction, None for none. Raises ValueError naming the flag.
+
+        As etcd's: a plain number is hours in the mode periodic, revisions in the mode revision.
+        """
+        mode, text = self.auto_compaction_mode, self.auto_compaction_retention
+        try:
+            if mode == "revision":
+                return ByRevision(int(text)) if int(text) > 0 else None
+            if mode != "periodic":
+                raise ValueError(f"the mode {mode!r} is neither periodic nor revision")
+            retention_s = float(text) * 3600 if text.isdigit() else duration_s(text)
+        except ValueError as err:
+            raise ValueError(f"--auto-compaction-mode, --auto-compaction-retention: {err}") from err
+        return Periodic(retention_s) if retention_s > 0 else None
 
     def tokens(self) -> Tokens:
         """The maker of tokens that ``auth_token`` describes. Raises ValueError naming the flag."""

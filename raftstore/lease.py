@@ -7,7 +7,9 @@ told the time, and never ends a lease early: a new leader grants every lease its
 import heapq
 from dataclasses import dataclass, field
 
+from protos.etcd.rpc_pb2 import LeaseCheckpoint
 from raftstore.errors import LeaseExists, LeaseNotFound
+from raftstore.limits import LEASE_CHECKPOINT_INTERVAL_S
 from raftstore.mvcc.backend import Backend
 from raftstore.mvcc.store import Store, Write
 
@@ -139,3 +141,17 @@ class Deadlines:
     def by_end(self) -> list[int]:
         """Lease ids, the soonest to end first."""
         return sorted(self._ends, key=lambda id: (self._ends[id], id))
+
+
+def due_checkpoints(lessor: Lessor, deadlines: Deadlines, now: float) -> list[LeaseCheckpoint]:
+    """What is left, in whole seconds, of the leases that live long enough for it to matter."""
+    due = []
+    for lease in lessor.leases.values():
+        if lease.ttl_s > LEASE_CHECKPOINT_INTERVAL_S:
+            try:
+                remaining_s = int(deadlines.remaining_s(lease.id, now))
+            except LeaseNotFound:
+                continue  # this member is not the leader
+            if remaining_s > 0:
+                due.append(LeaseCheckpoint(ID=lease.id, remaining_TTL=remaining_s))
+    return due

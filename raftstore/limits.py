@@ -11,6 +11,12 @@ TXN_OPS_MAX = 128
 
 LEASE_TTL_S_MAX = 9_000_000_000
 
+LEASE_CHECKPOINT_INTERVAL_S = 300.0
+"""How often members learn what is left of leases that live longer than this."""
+
+LEASE_CHECKPOINTS_MAX = 1000
+"""Leases in one such log entry."""
+
 QUOTA_BYTES_DEFAULT = 2 << 30
 """Database size above which writes are refused until space is made."""
 

@@ -33,8 +33,9 @@ from raftstore.errors import (
     TooLarge,
     TooManyRequests,
 )
-from raftstore.lease import Deadlines
+from raftstore.lease import Deadlines, due_checkpoints
 from raftstore.machine import Machine
+from raftstore.metrics import Histogram
 from raftstore.mvcc.backend import Backend
 from raftstore.mvcc.store import Event
 from raftstore.raft.log import RaftLog
@@ -115,6 +116,7 @@ class Member:
         self._led = asyncio.Event()
         self._stopping = False
         self._checkpoint_waiters: list[asyncio.Future[None]] = []
+        self.failed_proposals = 0
         self._failure: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -141,6 +143,7 @@ class Member:
                 tasks.create_task(self._drive_core(), name="raft-core")
                 tasks.create_task(self._checkpoint_repeatedly(), name="checkpoints")
                 tasks.create_task(self._expire_leases(), name="lease-expiry")
+                tasks.create_task(self._checkpoint_leases(), name="lease-checkpoints")
         finally:
             self._stopping = True
             if self._timer is not None:
@@ -210,6 +213,7 @@ class Member:
                 self._timer = loop.call_at(waiter.deadline, self._time_out)
                 return
             del self._waiting[id]
+            self.failed_proposals += 1
             _answer(waiter.future, RequestTimeout("the log did not take the write in time"))
 
     async def linearize(self) -> None:
@@ -220,6 +224,21 @@ class Member:
         # One voter applies in the same step in which it commits, so there is nothing to wait for.
         if self.machine.applied_index < index:  # node.log.applied follows only after the next write to the log
             raise InvariantBroken(f"read index {index} is applied")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this member is the leader, as far as it knows."""
+        return self.node.leader == self.id
+
+    @property
+    def pending_proposals(self) -> int:
+        """Writes of this member that are under way."""
+        return len(self._waiting)
+
+    @property
+    def log_durations(self) -> Histogram:
+        """How long synchronised writes to the log take."""
+        return self._wal.sync_durations
 
     def header(self, revision: int | None = None) -> pb.ResponseHeader:
         """The header of a response by this member; ``revision`` None stands for the present one."""
@@ -279,7 +298,7 @@ class Member:
         now = asyncio.get_running_loop().time()
         grace_s = self.config.election_timeout_ms / 1000
         for lease in self.lessor.leases.values():
-            self.deadlines.renew(lease.id, lease.ttl_s + grace_s, now)
+            self.deadlines.renew(lease.id, (lease.remaining_s or lease.ttl_s) + grace_s, now)
         self._leases_changed.set()
         self._led.set()
         log.info("became leader", extra={"member": f"{self.id:x}", "term": term})
@@ -368,6 +387,19 @@ class Member:
                 pass
             for id in self.deadlines.expired(loop.time()):
                 await self._revoke_expired(id)
+
+    async def _checkpoint_leases(self) -> None:
+        """Let the other members know how much of long leases is left, so that a new leader does not begin anew."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(limits.LEASE_CHECKPOINT_INTERVAL_S)
+            due = due_checkpoints(self.lessor, self.deadlines, loop.time())
+            for start in range(0, len(due), limits.LEASE_CHECKPOINTS_MAX):
+                some = due[start : start + limits.LEASE_CHECKPOINTS_MAX]
+                try:
+                    await self.propose(Kind.LEASE_CHECKPOINT, pb.LeaseCheckpointRequest(checkpoints=some), CLUSTER)
+                except EtcdError as err:
+                    log.info("lease checkpoint missed", extra={"cause": str(err)})
 
     async def _revoke_expired(self, id: int) -> None:
         try:

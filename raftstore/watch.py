@@ -109,6 +109,11 @@ class WatchHub:
         self._keys: dict[bytes, _Group] = {}
         self._ranges: dict[tuple[bytes, bytes | None], _Group] = {}
 
+    def count(self) -> int:
+        """How many watchers are current."""
+        groups = (*self._keys.values(), *self._ranges.values())
+        return sum(len(group.watchers) for group in groups)
+
     def add(self, watcher: Watcher) -> None:
         """Start a watcher: current if it starts in the future, lagging if in the past."""
         if watcher.next_revision > self._store.revision:

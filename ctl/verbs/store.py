@@ -8,6 +8,7 @@ import click
 
 from ctl.context import Context, pass_obj
 from ctl.errors import CtlError
+from ctl.store.snapshot import snapshot
 from ctl.table import render
 
 Work = Callable[[Any], Awaitable[None]]
@@ -16,6 +17,9 @@ Work = Callable[[Any], Awaitable[None]]
 @click.group()
 def store() -> None:
     """Read and write the store directly (etcd's API; see also 'ctl env' and etcdctl)."""
+
+
+store.add_command(snapshot)
 
 
 def _run(context: Context, work: Work) -> None:

@@ -10,11 +10,13 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import lmdb
 
 from raftstore.errors import InvariantBroken, StorageError, check
+from raftstore.metrics import Histogram
 from raftstore.mvcc.revision import Rev, from_key, to_key
 
 _NO_FACT = b""
@@ -47,6 +49,7 @@ class Backend:
         self._dead: list[Rev] = []
         self._facts: dict[bytes, bytes] = {}
         self.pending_bytes = 0
+        self.commit_durations = Histogram()
 
     def close(self) -> None:
         """Release the database. What was not checkpointed is in the log."""
@@ -117,6 +120,7 @@ class Backend:
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Store a checkpoint; durable on return. Blocks: runs on the storage thread. Raises StorageError."""
+        started = monotonic()
         try:
             with self._env.begin(write=True) as txn:
                 cursor = txn.cursor(db=self._db_records)
@@ -130,12 +134,17 @@ class Backend:
                         txn.put(name, value, db=self._db_facts)
         except lmdb.Error as err:
             raise StorageError(f"cannot write the database {self._env.path()}: {err}") from err
+        self.commit_durations.observe(monotonic() - started)
 
     def finish_checkpoint(self) -> None:
         """Read from the database what ``write`` put there."""
         self._read.abort()
         self._read = self._env.begin()
         self._writing = {}
+
+    def copy_to(self, fd: int) -> None:
+        """Write a consistent copy of the database, without its free pages, to an open file. Blocks, on any thread."""
+        self._env.copyfd(fd, compact=True)
 
     # -- size ----------------------------------------------------------------------------------------------------
 

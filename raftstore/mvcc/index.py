@@ -19,6 +19,14 @@ class KeyIndex:
         # Keys with more than one revision, or dead: all that a compaction can shorten.
         self._aged: set[bytes] = set()
 
+    def __len__(self) -> int:
+        """How many versions are kept."""
+        return sum(map(len, self._revs.values()))
+
+    def count(self) -> int:
+        """How many keys are kept, deleted ones included until a compaction."""
+        return len(self._revs)
+
     def add(self, key: bytes, rev: Rev) -> None:
         """Record that ``rev``, newer than all others, wrote or (as a tombstone) deleted ``key``."""
         revs = self._revs.get(key)

@@ -7,6 +7,7 @@ import grpc
 
 from protos.etcd import rpc_pb2 as pb
 from protos.etcd import rpc_pb2_grpc as rpc
+from raftstore.auth.identity import CLUSTER
 from raftstore.command import Kind
 from raftstore.errors import EtcdError, LeaseNotFound, LeaseTTLTooLarge
 from raftstore.limits import LEASE_TTL_S_MAX
@@ -59,7 +60,11 @@ class Lease(rpc.LeaseServicer):
         machine.auth.check_known(who)
         machine.guard.check_lease_write(who, id)
         try:
-            return self._member.renew_lease(id)
+            ttl_s = self._member.renew_lease(id)
+            if machine.lessor.get(id).remaining_s:  # or a new leader would go on from before the renewal
+                full = pb.LeaseCheckpointRequest(checkpoints=[pb.LeaseCheckpoint(ID=id)])
+                await self._member.propose(Kind.LEASE_CHECKPOINT, full, CLUSTER)
+            return ttl_s
         except LeaseNotFound:
             return 0
 

@@ -1,23 +1,30 @@
 """etcdserverpb.Maintenance: status, alarms, hashes."""
 
+import asyncio
+import hashlib
+import os
 import re
-import zlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 
 from protos.etcd import rpc_pb2 as pb
 from protos.etcd import rpc_pb2_grpc as rpc
 from protos.serving import unimplemented
+from raftstore import snapshot
 from raftstore.command import Kind
-from raftstore.errors import BadLeaderTransferee, DowngradeTargetFormat, InvalidDowngradeTarget, NoDowngrade
+from raftstore.errors import BadLeaderTransferee, DowngradeTargetFormat, EtcdError, InvalidDowngradeTarget, NoDowngrade
 from raftstore.member import Member
 from raftstore.server.calls import unary
+from raftstore.server.errors import refuse
 from raftstore.server.identity import identify
 
 ETCD_VERSION = "3.6.0"
 """The etcd release whose behaviour this server promises; clients choose features by it."""
 
 
+_PIECE_BYTES = 32 * 1024
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
@@ -73,7 +80,7 @@ class Maintenance(rpc.MaintenanceServicer):
     async def Hash(self, request: pb.HashRequest, context: grpc.aio.ServicerContext) -> pb.HashResponse:
         """A checksum of the whole present history; for tests."""
         self._check_admin(context)
-        hashed = _hash(self._member, self._member.store.revision)
+        hashed = self._member.store.hash_at(self._member.store.revision)
         return pb.HashResponse(header=self._member.header(), hash=hashed)
 
     @unary
@@ -85,10 +92,26 @@ class Maintenance(rpc.MaintenanceServicer):
         revision = request.revision or store.revision
         return pb.HashKVResponse(
             header=self._member.header(),
-            hash=_hash(self._member, revision),
+            hash=store.hash_at(revision),
             compact_revision=store.compact_revision,
             hash_revision=revision,
         )
+
+    async def Snapshot(
+        self, request: pb.SnapshotRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.SnapshotResponse]:
+        """The database of all that is applied now, in pieces, then the SHA-256 of it."""
+        try:
+            self._check_admin(context)
+            await self._member.checkpoint()
+            with tempfile.TemporaryFile(dir=self._member.config.data_dir) as file:
+                await asyncio.to_thread(snapshot.copy, self._member.backend, file.fileno())
+                for response in _pieces(file.fileno()):
+                    yield response
+        except EtcdError as err:
+            await refuse(context, err)
+        except OSError as err:  # no room for the copy, say: the store itself is well
+            await context.abort(grpc.StatusCode.UNKNOWN, f"etcdserver: cannot make a snapshot: {err}")
 
     @unary
     async def Downgrade(self, request: pb.DowngradeRequest, context: grpc.aio.ServicerContext) -> pb.DowngradeResponse:
@@ -114,10 +137,11 @@ class Maintenance(rpc.MaintenanceServicer):
         return pb.MoveLeaderResponse()
 
 
-def _hash(member: Member, revision: int) -> int:
-    """CRC-32 over the revisions up to ``revision`` that a read or watch can still see."""
-    store = member.store
-    value = 0
-    for key, record in store.kept(revision):
-        value = zlib.crc32(record, zlib.crc32(key, value))
-    return value
+def _pieces(fd: int) -> Iterator[pb.SnapshotResponse]:
+    digest = hashlib.sha256()
+    size = os.fstat(fd).st_size
+    for start in range(0, size, _PIECE_BYTES):
+        blob = os.pread(fd, _PIECE_BYTES, start)
+        digest.update(blob)
+        yield pb.SnapshotResponse(blob=blob, remaining_bytes=size - start - len(blob), version=ETCD_VERSION)
+    yield pb.SnapshotResponse(blob=digest.digest(), version=ETCD_VERSION)

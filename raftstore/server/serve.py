@@ -1,6 +1,5 @@
 """The gRPC server of a member: every etcd service on the client URLs."""
 
-import asyncio
 import socket
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
@@ -14,7 +13,9 @@ from raftstore.limits import RECEIVE_OVERHEAD_BYTES
 from raftstore.member import Member, open_member
 from raftstore.server.auth import Auth
 from raftstore.server.cluster import Cluster
+from raftstore.server.compaction import compact_repeatedly
 from raftstore.server.election import Election
+from raftstore.server.http import serving_http
 from raftstore.server.kv import KV
 from raftstore.server.lease import Lease
 from raftstore.server.lock import Lock
@@ -39,15 +40,17 @@ async def serve(config: Config) -> None:
     Raises ValueError for settings that cannot work, StorageError for files that cannot be used, AddressInUse.
     """
     config.check()
-    for url in config.listen_client_urls:
+    for url in (*config.listen_client_urls, *config.listen_metrics_urls):
         _check_free(url)
     async with AsyncExitStack() as stack:
         member = await stack.enter_async_context(open_member(config))
+        for url in config.listen_metrics_urls:
+            await stack.enter_async_context(serving_http(member, url))
         server = client_server(member)
         secure = [url for url in config.listen_client_urls if url.startswith("https:")]
         plain = [url for url in config.listen_client_urls if not url.startswith("https:")]
         await stack.enter_async_context(running(server, secure, config.tls, SERVICES, insecure=plain))
-        await asyncio.Event().wait()
+        await compact_repeatedly(member)
 
 
 def _check_free(url: str) -> None:

@@ -14,11 +14,13 @@ import grpc
 
 from protos.etcd import rpc_pb2 as pb
 from raftstore.auth.identity import ANONYMOUS, Identity
-from raftstore.errors import EtcdError, InvariantBroken
+from raftstore.errors import EtcdError, InvariantBroken, NoLeader
 from raftstore.limits import RECEIVE_OVERHEAD_BYTES, WATCH_OUTBOX_BYTES_MAX
 from raftstore.member import Member
-from raftstore.server.errors import to_wire
+from raftstore.server.calls import asks_for_leader
+from raftstore.server.errors import refuse, to_wire
 from raftstore.server.identity import identify
+from raftstore.server.leader import while_led
 from raftstore.watch import Encoded, Watcher, is_empty_range
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,15 @@ def add_watch(member: Member, server: grpc.aio.Server) -> None:
 
     async def serve(requests: AsyncIterator[pb.WatchRequest], context: grpc.aio.ServicerContext) -> None:
         try:
-            await WatchStream(member, lambda: identify(member, context)).serve(requests, context)
+            if not asks_for_leader(context):
+                await WatchStream(member, lambda: identify(member, context)).serve(requests, context)
+                return
+            if not member.node.leader:
+                raise NoLeader("this member knows no leader")
+            async with while_led(member):
+                await WatchStream(member, lambda: identify(member, context)).serve(requests, context)
+        except EtcdError as err:
+            await refuse(context, err)
         except BaseExceptionGroup as group:
             if group.subgroup(InvariantBroken):
                 member.fail(group)  # gRPC would answer UNKNOWN and carry on

@@ -7,10 +7,12 @@ it gets that name, so that a segment that exists is a sound one. All methods blo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 from raftstore.errors import StorageError
 from raftstore.limits import WAL_SEGMENT_BYTES
+from raftstore.metrics import Histogram
 from raftstore.raft.types import Entry, HardState, Index
 from raftstore.wal.fs import FS, File
 from raftstore.wal.record import (
@@ -30,6 +32,7 @@ from raftstore.wal.record import (
 
 _SUFFIX = ".wal"
 _TEMPORARY = ".tmp"
+_NOTHING = HardState()
 
 
 class Identity(NamedTuple):
@@ -58,8 +61,19 @@ class _Segment:
 class Wal:
     """An open log."""
 
-    def __init__(self, fs: FS, directory: Path, identity: Identity, segment_bytes: int = WAL_SEGMENT_BYTES) -> None:
-        """Open the log in ``directory``, or begin one for ``identity``. What it held is in ``recovered``.
+    def __init__(
+        self,
+        fs: FS,
+        directory: Path,
+        identity: Identity,
+        segment_bytes: int = WAL_SEGMENT_BYTES,
+        first_index: Index = 1,
+        hard_state: HardState = _NOTHING,
+    ) -> None:
+        """Open the log in ``directory``. What it held is in ``recovered``.
+
+        In an empty directory one is begun for ``identity``, whose first entry will be ``first_index``, behind a
+        snapshot, and which starts from ``hard_state``.
 
         Raises StorageError if it has decayed, mixes members, or the disk fails.
         """
@@ -67,8 +81,10 @@ class Wal:
         self._directory = directory
         self.identity = identity
         self._segment_bytes = segment_bytes
-        self._state = HardState()
-        self.last_index: Index = 0
+        self._first_index = first_index
+        self._state = hard_state
+        self.last_index: Index = first_index - 1
+        self.sync_durations = Histogram()
         self._segments: list[_Segment] = []
         self._file: File | None = None
         self._offset = 0
@@ -111,7 +127,9 @@ class Wal:
             self._cut(items)
             data = encode_batch(self._batch + 1, items)
         assert self._file is not None
+        started = monotonic()
         self._file.write_durably(data, self._offset)
+        self.sync_durations.observe(monotonic() - started)
         self._offset += len(data)
         self._batch += 1
 
@@ -141,7 +159,7 @@ class Wal:
             self._segments = self._list_segments()
             entries = self._read_segments()
             if not self._segments:
-                self._begin_segment(1, 1)
+                self._begin_segment(1, self._first_index)
         except OSError as err:
             if isinstance(err, StorageError):
                 raise

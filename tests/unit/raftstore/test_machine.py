@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from protos.etcd import rpc_pb2 as pb
+from protos.etcd.kv_pb2 import KeyValue
 from raftstore import command, errors
 from raftstore.auth.identity import ANONYMOUS
 from raftstore.auth.tokens import SimpleTokens
 from raftstore.client import compare_version, op_delete, op_put, op_range
 from raftstore.command import Kind
 from raftstore.machine import Machine
+from raftstore.mvcc import digest
 from raftstore.mvcc.backend import Backend
+from raftstore.mvcc.revision import Rev
 
 
 def random_commands(seed: int, count: int) -> list[bytes]:
@@ -57,7 +60,9 @@ def apply(machine: Machine, log: list[bytes]) -> list[Any]:
 def state(machine: Machine) -> Any:
     store = machine.store
     leases = {id: (lease.ttl_s, sorted(lease.keys)) for id, lease in machine.lessor.leases.items()}
-    history = list(store.kept(store.revision))
+    records = store.backend.history(Rev(0))
+    history = [(rev, record) for rev, record in records if store.index.has(KeyValue.FromString(record).key, rev)]
+    assert store.digest == sum(digest.of_record(*each) for each in history) % 2**64
     return store.revision, store.compact_revision, history, leases, machine.alarms, machine.applied_index
 
 

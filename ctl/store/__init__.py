@@ -1,0 +1,1 @@
+"""Work on the store's data as a whole."""
