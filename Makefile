@@ -5,14 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos raftstore control cri_runtime proxy ctl
 PROTOS := $(wildcard protos/*/*.proto)
+SEEDS ?= 1000
+FROM ?= 0
 
-.PHONY: help demo test lint bench protos clean
+.PHONY: help demo test lint bench sim protos clean
 
 help:
 	@echo 'make demo    set everything up and run the main job, step by step (root)'
 	@echo 'make test    set everything up and run the tests (root)'
 	@echo 'make lint    ruff, mypy and the direction of imports'
 	@echo 'make bench   measure us against etcd, containerd, runc, crun, haproxy and kubectl (root)'
+	@echo 'make sim     simulate clusters of the store under faults: SEEDS=n, FROM=first'
 	@echo 'make protos  generate the Python code of the .proto files again'
 	@echo 'make clean   remove the virtual environment and all that is generated'
 
@@ -37,6 +40,9 @@ lint: $(VENV)/tests
 bench: $(VENV)/tests
 	@tests/judges.sh
 	$(BIN)/python -m tests.bench
+
+sim: $(VENV)/tests
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM)
 
 protos: $(VENV)/knarr
 	$(BIN)/python protos/generate.py
