@@ -150,8 +150,10 @@ class _Planner:
         return self._base
 
     def _directory(self, place: Rel, found: Found) -> None:
-        """Copy the contents of a directory."""
-        self._put(self._copied(place, found, self._base))
+        """Copy the contents of a directory. The target, where it is new, is like the source; but 0755 when it is named
+        as a directory, or the source is all of the context, whose own mode says nothing."""
+        plain = self._is_directory_target() or not place
+        self._put(self._made(self._base, 0o755, None) if plain else self._copied(place, found, self._base))
         for rel, entry in _walk(self._source.stack, place):
             if self._excluded((*place, *rel)):
                 continue

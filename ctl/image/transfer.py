@@ -11,6 +11,7 @@ import click
 from ctl.errors import CtlError
 from ctl.image.build import joined
 from ctl.image.context import CHUNK_BYTES
+from ctl.image.credentials import find_login
 from ctl.image.group import familiar, image_command
 from ctl.image.output import write_stream
 from ctl.image.progress import Transfer
@@ -25,11 +26,13 @@ _credentials = click.option(
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 
 
-def _auth(creds: str) -> "Auth | None":
+def _auth(creds: str, name: str) -> "Auth | None":
+    """``--creds``, else docker's login for the image's registry, else None: the runtime's own."""
     from protos.knarr import images_pb2 as pb
 
     if not creds:
-        return None
+        login = find_login(name)
+        return None if login is None else pb.Auth(**vars(login))
     user, colon, password = creds.partition(":")
     return pb.Auth(username=user, password=password if colon else click.prompt("Password", hide_input=True, err=True))
 
@@ -58,7 +61,7 @@ async def pull(images: "ImagesStub", name: str, platform: str, creds: str, quiet
     """Fetch an image from the registry that its name begins with (docker.io when with none)."""
     from protos.knarr import images_pb2 as pb
 
-    request = pb.PullRequest(image=name, platform=platform, auth=_auth(creds))
+    request = pb.PullRequest(image=name, platform=platform, auth=_auth(creds, name))
     image_id = await _follow(images.Pull(request), quiet)
     if not quiet:
         answer = await images.Inspect(pb.InspectRequest(image=image_id))
@@ -78,7 +81,9 @@ async def push(images: "ImagesStub", name: str, target: str, creds: str, quiet: 
 
     if not quiet:
         click.echo(f"The push refers to repository [{_repository(target or name)}]")
-    digest = await _follow(images.Push(pb.PushRequest(image=name, target=target, auth=_auth(creds))), quiet)
+    digest = await _follow(
+        images.Push(pb.PushRequest(image=name, target=target, auth=_auth(creds, target or name))), quiet
+    )
     click.echo(f"{target or name}" if quiet else f"{target or name}: digest: {digest}")
 
 

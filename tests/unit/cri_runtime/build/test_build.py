@@ -294,3 +294,8 @@ async def test_two_builds_of_one_tag_at_once(build: Build, store: ImageStore) ->
     results = await asyncio.gather(*(build("FROM scratch\nCOPY a /a", {"a": "A"}, tags=["t"]) for _ in range(4)))
     assert len({result.image.layers for result in results}) == 1
     assert store.get("t").id in {result.image.id for result in results}
+
+
+async def test_a_new_directory_is_0755_whatever_the_context_itself_has(build: Build) -> None:
+    result = await build("FROM scratch\nCOPY . /all\nCOPY . /b/\nCOPY d /like", {"d/": None, "d/f": "F"})
+    assert [(await result.stat(path))[0] for path in ("all", "b", "like")] == [0o755, 0o755, 0o755]
