@@ -1,21 +1,20 @@
 """``python -m tests.bench``: measure knarr against the real peers, here and now. See README.md."""
 
 import argparse
+import compileall
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests are no package: name this folder ``bench``
 
 from bench import section_ctl, section_memory, section_pods, section_proxy, section_store
-from bench.processes import folder
 from bench.report import Section, Skip, machine, markdown, table
 
 SECTIONS = {
     section.NAME: section.run for section in (section_proxy, section_store, section_pods, section_memory, section_ctl)
 }
+PACKAGES = ("protos", "raftstore", "control", "cri_runtime", "proxy", "ctl")
 
 
 def main() -> None:
@@ -30,23 +29,19 @@ def main() -> None:
         parser.error(f"no section named {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     facts = machine()
     print(facts)
-    with bytecode():
-        done = [measure(name, options.rounds, options.seconds) for name in options.sections or SECTIONS]
+    compile_sources()
+    done = [measure(name, options.rounds, options.seconds) for name in options.sections or SECTIONS]
     print(table(done))
     if options.markdown is not None:
         options.markdown.write_text(markdown(facts, done))
 
 
-@contextmanager
-def bytecode() -> Iterator[None]:
-    """Let the processes below keep bytecode, as an installed package has it, when the environment forbids to write it
-    into the source tree: measured is the program, not its compilation at each start."""
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) is None:
-        yield
-        return
-    with folder() as cache:
-        os.environ["PYTHONPYCACHEPREFIX"] = str(cache)
-        yield
+def compile_sources() -> None:
+    """Bytecode beside the sources, as installing a package makes it, even where the environment forbids that: measured
+    is the program, not its compilation at each start (which also leaves memory behind)."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for package in PACKAGES:
+        compileall.compile_dir(package, quiet=2)
 
 
 def measure(name: str, rounds: int, seconds: float) -> Section:
