@@ -3,7 +3,7 @@
 # Elsewhere than on Debian it only says which are missing; the tests that need them then skip with the reason.
 set -eu
 
-wanted="etcd:etcd-server etcdctl:etcd-client containerd:containerd runc:runc crun:crun skopeo:skopeo umoci:umoci
+wanted="etcd:etcd-server etcdctl:etcd-client containerd:containerd runc:runc crun:crun skopeo:skopeo umoci:umoci buildah:buildah
         haproxy:haproxy wrk:wrk nginx:nginx-light nft:nftables ip:iproute2"
 packages=""
 for pair in $wanted; do
