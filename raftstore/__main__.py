@@ -1,6 +1,7 @@
 """``python -m raftstore``: one member of the store, with etcd's flags."""
 
 import argparse
+import resource
 import sys
 from pathlib import Path
 
@@ -153,6 +154,8 @@ def main() -> None:
     configure_logging("raftstore", flags.log_format, flags.log_level)
     # The default of 5 ms would make the log thread wait that long for the interpreter after every fdatasync.
     sys.setswitchinterval(0.0005)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each
     try:
         config = config_from(flags)
         config.check()

@@ -11,7 +11,6 @@ import grpc
 
 from protos.serving import TLS
 from raftstore import limits
-from raftstore.auth.jwt import TTL_S, JWTTokens, read_signer
 from raftstore.auth.tokens import SIMPLE_TTL_S, SimpleTokens, Tokens
 from raftstore.compactor import ByRevision, Periodic, Policy
 
@@ -91,6 +90,8 @@ class Config:
             return SimpleTokens(time.monotonic, self.auth_token_ttl_s)
         if kind != "jwt":
             raise ValueError(f"--auth-token: {kind!r} is neither simple nor jwt")
+        from raftstore.auth.jwt import TTL_S, JWTTokens, read_signer  # its cryptography is large
+
         try:
             named = dict(option.split("=", 1) for option in options)
             files = (Path(named[key]) if key in named else None for key in ("pub-key", "priv-key"))

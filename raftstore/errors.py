@@ -274,6 +274,10 @@ class StorageError(OSError):
     """The member's own files are unusable. The message names the file and what to do; the process stops."""
 
 
+class DiskFull(StorageError):
+    """There is no room. Nothing of the operation counts; it may be repeated when there is."""
+
+
 class InvariantBroken(BaseException):
     """A bug: the program's own promise does not hold. Not to be handled; the process stops before doing damage."""
 

@@ -46,3 +46,12 @@ PROGRESS_INTERVAL_S = 600.0
 
 REQUEST_TIMEOUT_MARGIN_S = 5.0
 """A request may take this long plus two election timeouts."""
+
+DISK_FULL_RETRY_S = 0.5
+"""Pause before a full disk is tried again."""
+
+KEEPALIVE_INTERVAL_S = 7200.0
+"""Silence after which the server asks a client whether it is still there, as etcd does."""
+
+KEEPALIVE_TIMEOUT_S = 20.0
+"""How long a client may take to answer that before its connection is dropped."""

@@ -23,6 +23,7 @@ from raftstore.auth.identity import ANONYMOUS, CLUSTER, Identity
 from raftstore.command import Kind
 from raftstore.config import Config
 from raftstore.errors import (
+    DiskFull,
     EtcdError,
     InvariantBroken,
     LeaseNotFound,
@@ -172,13 +173,22 @@ class Member:
                 ready = self.node.ready()
                 self._apply(ready.committed)
                 if ready.entries or ready.hard_state is not None:
-                    await self._in_thread(self._log_thread, self._wal.append, ready.hard_state, ready.entries)
+                    await self._until_room(self._log_thread, self._wal.append, ready.hard_state, ready.entries)
                 self.node.advance(ready)
             self._wake.clear()
             await self._wake.wait()
 
     async def _in_thread(self, thread: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, work, *args)
+
+    async def _until_room(self, thread: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
+        """Do blocking work, again and again while the disk is full: reads go on, writes wait and time out."""
+        while True:
+            try:
+                return await self._in_thread(thread, work, *args)
+            except DiskFull as err:
+                log.error("no room on the disk: writes wait", extra={"cause": str(err)})
+            await asyncio.sleep(limits.DISK_FULL_RETRY_S)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -332,7 +342,7 @@ class Member:
         index = self.machine.applied_index
         self.machine.before_checkpoint()
         taken = self.backend.take_checkpoint()
-        await self._in_thread(self._storage_thread, self.backend.write, taken)
+        await self._until_room(self._storage_thread, self.backend.write, taken)
         self.backend.finish_checkpoint()
         self.node.log.compact(min(index, self.node.log.applied))
         await self._in_thread(self._log_thread, self._wal.trim, index)
@@ -424,6 +434,11 @@ def _answer(future: "asyncio.Future[Any]", outcome: Any) -> None:
 def _lock_directory(data_dir: Path, resources: ExitStack) -> Path:
     """Make ``data_dir/member`` and take it for this process alone. Raises StorageError."""
     directory = data_dir / "member"
+    if (directory / "snap").exists():
+        raise StorageError(
+            f"--data-dir {data_dir} belongs to etcd, whose files this store cannot read: start with an empty directory "
+            f"and copy from the running etcd with etcdctl make-mirror"
+        )
     try:
         for part in ("wal", "db"):
             (directory / part).mkdir(parents=True, exist_ok=True, mode=0o700)

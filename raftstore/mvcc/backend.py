@@ -6,6 +6,7 @@ write-ahead log keeps every entry that is not yet in a finished checkpoint, so r
 exact, and the database is never in a state that power loss could tear (LMDB's unsynchronised modes are, see README).
 """
 
+import os
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import Any
 
 import lmdb
 
-from raftstore.errors import InvariantBroken, StorageError, check
+from raftstore.errors import DiskFull, InvariantBroken, StorageError, check
 from raftstore.metrics import Histogram
 from raftstore.mvcc.revision import Rev, from_key, to_key
 
 _NO_FACT = b""
+_ROOM_BYTES = 16 << 20  # with less than that a disk is as good as full
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ class Backend:
         return taken
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Store a checkpoint; durable on return. Blocks: runs on the storage thread. Raises StorageError."""
+        """Store a checkpoint; durable on return. Blocks: runs on the storage thread.
+
+        Raises DiskFull, after which it may be written again, or StorageError.
+        """
         started = monotonic()
         try:
             with self._env.begin(write=True) as txn:
@@ -133,8 +138,15 @@ class Backend:
                     else:
                         txn.put(name, value, db=self._db_facts)
         except lmdb.Error as err:
+            if isinstance(err, lmdb.DiskError | lmdb.MapFullError) or self._is_disk_full():
+                raise DiskFull(f"cannot write the database {self._env.path()}: {err}") from err
             raise StorageError(f"cannot write the database {self._env.path()}: {err}") from err
         self.commit_durations.observe(monotonic() - started)
+
+    def _is_disk_full(self) -> bool:
+        """LMDB calls a write cut short by a full disk an input/output error."""
+        disk = os.statvfs(self._env.path())
+        return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
 
     def finish_checkpoint(self) -> None:
         """Read from the database what ``write`` put there."""

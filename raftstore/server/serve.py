@@ -9,13 +9,12 @@ import grpc
 from protos.etcd import election_pb2_grpc, lock_pb2_grpc, rpc_pb2_grpc
 from protos.serving import AddressInUse, new_server, running
 from raftstore.config import Config
-from raftstore.limits import RECEIVE_OVERHEAD_BYTES
+from raftstore.limits import KEEPALIVE_INTERVAL_S, KEEPALIVE_TIMEOUT_S, RECEIVE_OVERHEAD_BYTES
 from raftstore.member import Member, open_member
 from raftstore.server.auth import Auth
 from raftstore.server.cluster import Cluster
 from raftstore.server.compaction import compact_repeatedly
 from raftstore.server.election import Election
-from raftstore.server.http import serving_http
 from raftstore.server.kv import KV
 from raftstore.server.lease import Lease
 from raftstore.server.lock import Lock
@@ -45,6 +44,8 @@ async def serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
         member = await stack.enter_async_context(open_member(config))
         for url in config.listen_metrics_urls:
+            from raftstore.server.http import serving_http  # 12 MiB that few need
+
             await stack.enter_async_context(serving_http(member, url))
         server = client_server(member)
         secure = [url for url in config.listen_client_urls if url.startswith("https:")]
@@ -68,7 +69,13 @@ def _check_free(url: str) -> None:
 def client_server(member: Member) -> grpc.aio.Server:
     """A server with every etcd service of ``member``, not yet listening."""
     receive_bytes_max = member.config.max_request_bytes + RECEIVE_OVERHEAD_BYTES
-    server = new_server([("grpc.max_receive_message_length", receive_bytes_max)])
+    server = new_server(
+        [
+            ("grpc.max_receive_message_length", receive_bytes_max),
+            ("grpc.keepalive_time_ms", int(KEEPALIVE_INTERVAL_S * 1000)),
+            ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+        ]
+    )
     rpc_pb2_grpc.add_KVServicer_to_server(KV(member), server)
     add_watch(member, server)
     rpc_pb2_grpc.add_LeaseServicer_to_server(Lease(member), server)

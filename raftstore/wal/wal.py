@@ -4,13 +4,14 @@ A segment is a file ``<sequence>-<first index>.wal``, made under a temporary nam
 it gets that name, so that a segment that exists is a sound one. All methods block; one thread owns the log.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from raftstore.errors import StorageError
+from raftstore.errors import DiskFull, StorageError
 from raftstore.limits import WAL_SEGMENT_BYTES
 from raftstore.metrics import Histogram
 from raftstore.raft.types import Entry, HardState, Index
@@ -94,7 +95,11 @@ class Wal:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        """Write one batch; durable on return. After StorageError the log must not be used again."""
+        """Write one batch; durable on return.
+
+        Raises DiskFull: the batch may be written again, at the same place, once there is room. After any other
+        StorageError the log must not be used again.
+        """
         items = [(Kind.ENTRY, entry_payload(entry)) for entry in entries]
         if hard_state is not None:
             self._state = hard_state
@@ -104,7 +109,8 @@ class Wal:
         try:
             self._write(items)
         except OSError as err:
-            raise StorageError(f"cannot write the log in {self._directory}: {err.strerror or err}") from err
+            kind = DiskFull if err.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+            raise kind(f"cannot write the log in {self._directory}: {err.strerror or err}") from err
 
     def trim(self, index: Index) -> None:
         """Remove segments that hold only entries up to ``index``; the current one stays. Raises StorageError."""
@@ -144,10 +150,14 @@ class Wal:
         data = encode_batch(1, [(Kind.SEGMENT, head_payload(head))])
         temporary = segment.path.with_suffix(_TEMPORARY)
         file = self._fs.open(temporary, create=True)
-        file.resize(0, self._segment_bytes)
-        file.write(data, 0)
-        file.sync()
-        self._fs.rename(temporary, segment.path)
+        try:
+            file.resize(0, self._segment_bytes)
+            file.write(data, 0)
+            file.sync()
+            self._fs.rename(temporary, segment.path)
+        except OSError:
+            file.close()
+            raise
         self.close()
         self._segments.append(segment)
         self._file, self._offset, self._batch = file, len(data), 1
