@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -193,18 +194,29 @@ class Supervisor:
         return await self.connection.request(op, fds, **fields)
 
     async def quit(self) -> None:
-        """Tell it to undo its mounts and end; returns when it is gone."""
-        pidfd = None
+        """Tell it to undo its mounts and end, kill it if it does not; returns when it is gone."""
         try:
             pidfd = os.pidfd_open(self.pid)
-            await self.request("quit")
-            await wait_readable(pidfd)
-        except (ShimFailed, ProcessLookupError):
-            pass
-        finally:
-            if pidfd is not None:
-                os.close(pidfd)
+        except ProcessLookupError:
             self.connection.close()
+            return
+        try:
+            await self.request("quit")
+        except ShimFailed:
+            _kill(pidfd)
+        finally:
+            self.connection.close()
+        try:
+            await wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 async def wait_readable(fd: int) -> None:

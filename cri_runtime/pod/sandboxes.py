@@ -157,7 +157,7 @@ class Sandboxes:
         """Undo a sandbox that was never announced."""
         await self._take_down(sandbox)
         await self._world.records.delete(sandbox.record)
-        shutil.rmtree(self._world.sandbox_state(sandbox.record.id), ignore_errors=True)
+        await self.discard_leftover(self._world.sandbox_state(sandbox.record.id))  # when cancelled during the fork
 
     async def remove(self, name: str) -> None:
         """Stop if needed, remove its containers, then the sandbox. Unknown ids are fine."""

@@ -60,6 +60,7 @@ class Supervisor:
         self._containers: dict = {}
         self._execs: dict = {}
         self._stopping: list = []
+        self._dying = False
         self._pod_init = self._pod_pid_namespace = -1
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -118,7 +119,7 @@ class Supervisor:
         """Undo what would outlive this process: the mounts. Idempotent."""
         if self._pod_init > 0:
             os.kill(self._pod_init, signal.SIGKILL)
-            os.waitpid(self._pod_init, 0)
+            os.waitpid(self._pod_init, 0)  # nobody else reaps: this process is busy here
             self._pod_init = -1
         for name in (NETNS, SHM):
             try:
@@ -300,6 +301,11 @@ class Supervisor:
             self._ended(pid, _exit_code(status))
 
     def _ended(self, pid: int, code: int) -> None:
+        if pid == self._pod_init:
+            self._pod_init = -1
+            self._dying = True  # and so are the containers: the kernel ends a process namespace with its first process
+            self._maybe_die()
+            return
         running = self._execs.pop(pid, None)
         if running is not None:
             running.reaped(code)
@@ -307,7 +313,14 @@ class Supervisor:
         for container in self._containers.values():
             if container.pid == pid:
                 container.reaped(code)
+                self._maybe_die()
                 return
+
+    def _maybe_die(self) -> None:
+        """A pod whose shared processes have ended is over once its containers' exits are written down."""
+        if self._dying and not any(container.pid > 0 for container in self._containers.values()):
+            self._unmake()
+            self._loop.stopping = True
 
 
 class Exec:

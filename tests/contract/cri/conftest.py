@@ -222,7 +222,7 @@ class Runtime:
         cgroups = [str(top / self.tag) for top in tops if (top / self.tag).is_dir()]
         ports = Path(f"/sys/class/net/{self.tag}/brif")
         return {
-            "processes": sorted(str(pid) for pid in self.pids() if not self._is_daemon(pid)),
+            "processes": sorted(_describe(pid) for pid in self.pids() if not self._is_daemon(pid)),
             "mounts": [line for line in mounts if str(self.base) in line],
             "cgroups": cgroups,
             "veths": [port.name for port in ports.iterdir()] if ports.exists() else [],
@@ -262,6 +262,18 @@ class Runtime:
         subprocess.run(["ip", "link", "delete", self.tag], check=False, capture_output=True)
         subprocess.run(["nft", "delete", "table", "inet", f"knarr_{self.tag}"], check=False, capture_output=True)
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def _describe(pid: int) -> str:
+    """A process for people: pid, name, parent, what it waits for, its namespaces' mounts."""
+    try:
+        status = dict(
+            line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        waits = Path(f"/proc/{pid}/wchan").read_text()
+        return f"{pid} {status['Name']} parent {status['PPid'].strip()} pids {status['NSpid']} waits in {waits}"
+    except (OSError, KeyError):
+        return f"{pid} is ending"
 
 
 def _join(procs: str) -> None:

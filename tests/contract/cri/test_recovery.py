@@ -135,3 +135,19 @@ def test_a_second_daemon_on_the_same_root_is_refused(mortal: Any) -> None:
 
 def test_the_socket_is_private(mortal: Any) -> None:
     assert (mortal.base / "run" / "cri.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_dead_pause_process_ends_its_pod(mortal: Any) -> None:
+    sandbox = mortal.run_sandbox()
+    container = mortal.run(sandbox)
+    supervisor = supervisor_of(mortal, sandbox[0])
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    (pause,) = [int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_text().startswith("pause")]
+    os.kill(pause, signal.SIGKILL)
+    assert mortal.exited(container).exit_code == 137
+    request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox[0])
+
+    def over() -> bool:
+        return bool(mortal.cri.PodSandboxStatus(request).status.state == cri.SANDBOX_NOTREADY)
+
+    mortal.wait_for(over, "end of the pod")

@@ -1,5 +1,6 @@
 """Pod sandboxes, as CRI has them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,14 @@ def test_events_tell_the_life_of_a_pod(runtime: Any) -> None:
     stream.cancel()
     assert [kind for name, kind in seen if name == container] == [0, 1, 2, 3]
     assert [kind for name, kind in seen if name == sandbox[0]] == [0, 1, 2, 3]
+
+
+def test_a_call_that_is_cancelled_at_any_time_leaves_nothing(runtime: Any) -> None:
+    for delay_ms in range(12):
+        config = runtime.sandbox_config()
+        call = runtime.cri.RunPodSandbox.future(cri.RunPodSandboxRequest(config=config))
+        time.sleep(delay_ms / 1000)
+        call.cancel()
+    time.sleep(0.3)
+    runtime.remove_all()
+    runtime.assert_clean()
