@@ -97,7 +97,8 @@ def _check(store: Store, leases: Leases, branch: Branch) -> None:
     ops = list(_operations(branch))
     for op in ops:
         if op.HasField("request_put"):
-            check_put(store, leases, op.request_put)
+            _check_key(store, op.request_put)
+            _check_lease(leases, op.request_put)
     for op in ops:
         if op.HasField("request_range"):
             _check_revision(store, op.request_range.revision)
@@ -120,11 +121,19 @@ def _check_revision(store: Store, revision: int) -> None:
 
 
 def check_put(store: Store, leases: Leases, put: PutRequest) -> None:
-    """Raise LeaseNotFound or KeyNotFound if ``put`` may not be applied."""
-    if put.lease and not leases.exists(put.lease):
-        raise LeaseNotFound(f"lease {put.lease:x} does not exist")
+    """Raise LeaseNotFound or KeyNotFound, in this order, if a put by itself may not be applied."""
+    _check_lease(leases, put)
+    _check_key(store, put)
+
+
+def _check_key(store: Store, put: PutRequest) -> None:
     if (put.ignore_value or put.ignore_lease) and store.index.get(put.key) is None:
         raise KeyNotFound("ignore_value and ignore_lease need an existing key")
+
+
+def _check_lease(leases: Leases, put: PutRequest) -> None:
+    if put.lease and not leases.exists(put.lease):
+        raise LeaseNotFound(f"lease {put.lease:x} does not exist")
 
 
 # -- doing -------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Random requests, sent to a real etcd and to our store in step: every answer must be the same.
 
 Each run is one seed. Ids, terms and remaining TTLs differ by nature and are blanked; all else, refusals with code and
-text included, is compared. On a difference the seed, the request and both answers are shown.
+text included, is compared. On a difference the seed, the request and both answers are shown. ``KNARR_ETCD_SEEDS=200``
+in the environment makes a long run.
 """
 
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -218,7 +220,11 @@ def pair(knarr_server: Any, etcd_server: Any) -> Any:
         yield Stubs(ours), Stubs(theirs)
 
 
-@pytest.mark.parametrize("seed", range(12))
+SEEDS = int(os.environ.get("KNARR_ETCD_SEEDS", "0"))
+"""More seeds for a long run, say 200; each is 150 requests."""
+
+
+@pytest.mark.parametrize("seed", range(SEEDS or 12))
 def test_every_answer_is_etcds(pair: tuple[Stubs, Stubs], seed: int) -> None:
     ours, theirs = pair
     requests = Requests(seed, revision_of(theirs))
@@ -230,7 +236,7 @@ def test_every_answer_is_etcds(pair: tuple[Stubs, Stubs], seed: int) -> None:
         requests.revision = revision_of(theirs)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(SEEDS or 5))
 def test_every_watch_sees_etcds_events(pair: tuple[Stubs, Stubs], seed: int) -> None:
     ours, theirs = pair
     requests = Requests(1000 + seed, revision_of(theirs))
@@ -252,3 +258,14 @@ def test_every_watch_sees_etcds_events(pair: tuple[Stubs, Stubs], seed: int) -> 
             filters=[1] if dice.random() < 0.3 else [],
         )
         assert watched(ours, create, last.header.revision) == watched(theirs, create, last.header.revision), create
+
+
+def test_of_two_mistakes_etcds_is_named(pair: tuple[Stubs, Stubs]) -> None:
+    both = pb.PutRequest(key=b"missing", lease=99, ignore_value=True)
+    inside = pb.TxnRequest(success=[pb.RequestOp(request_put=both)])
+    texts = []
+    for kind, request in (("put", both), ("txn", inside)):
+        ours, theirs = (answer(stubs, kind, request) for stubs in pair)
+        assert ours == theirs
+        texts.append(ours[1])
+    assert texts == ["etcdserver: requested lease not found", "etcdserver: key not found"]
