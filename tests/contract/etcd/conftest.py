@@ -160,14 +160,11 @@ def any_server(request: pytest.FixtureRequest) -> ServerProcess:
 
 
 @pytest.fixture
-def etcdctl(knarr_server: ServerProcess) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the machine's etcdctl against our store."""
-    program = debian("etcdctl")
-    if program is None:
-        pytest.skip("etcdctl (Debian package etcd-client) is not installed")
+def etcdctl(knarr_server: ServerProcess, any_etcdctl: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run etcdctl, of each release, against our store."""
 
     def run(*words: str, stdin: str = "", timeout: float = 20) -> subprocess.CompletedProcess[str]:
-        command = [program, "--endpoints", knarr_server.address, *words]
+        command = [any_etcdctl, "--endpoints", knarr_server.address, *words]
         environment = {**os.environ, "ETCDCTL_API": "3"}
         return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, timeout=timeout)
 
