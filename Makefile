@@ -23,7 +23,7 @@ demo: $(VENV)/knarr
 	@$(BIN)/ctl demo
 
 # kubectl, one of the judges, comes from PyPI into the environment.
-test bench: export PATH := $(CURDIR)/$(BIN):$(PATH)
+test bench: export PATH := $(PATH):$(CURDIR)/$(BIN)
 
 # Tests that own something machine-wide run alone, after the others.
 test: $(VENV)/tests
