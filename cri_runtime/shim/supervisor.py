@@ -107,6 +107,7 @@ class Supervisor:
         ready, told = os.pipe2(os.O_CLOEXEC)
         pid, pidfd = clone3(CLONE_NEWPID | CLONE_NEWNS)
         if pid == 0:
+            os.close(ready)  # or writing to the other end would never fail
             _be_pod_init(f"{self._pod['state']}/empty", told)
         os.close(told)
         os.read(ready, 1)
