@@ -13,6 +13,7 @@ FROM ?= 0
 help:
 	@echo 'make demo    set everything up and run the main job, step by step (root)'
 	@echo 'make test    set everything up and run the tests (root)'
+	@echo 'make sim     simulate Raft clusters, SEEDS=1000 from FROM=0'
 	@echo 'make lint    ruff, mypy and the direction of imports'
 	@echo 'make bench   measure us against etcd, containerd, runc, crun, haproxy and kubectl (root)'
 	@echo 'make sim     simulate clusters of the store under faults: SEEDS=n, FROM=first'
@@ -30,6 +31,12 @@ test: $(VENV)/tests
 	@tests/judges.sh
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not serial' tests
 	$(BIN)/python -m pytest -m serial tests
+
+# Each seed decides one cluster's life; a failing one replays exactly.
+SEEDS ?= 1000
+FROM ?= 0
+sim: $(VENV)/tests
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM)
 
 lint: $(VENV)/tests
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ Being born
 Restarting
     ``Node(config, RaftLog.recover(applied, entries, hard_state.commit), hard_state, conf_state)`` where ``applied`` is
     index and term of what the machine holds and ``conf_state`` what was stored with it (None if nothing is applied).
+    After a crash between the installation of a snapshot and the save, the first ``Ready.log_start`` says that the
+    entries on disk are void.
 What must be stored
     ``HardState``; entries with index, term, kind and data; the machine with index, term and ``ConfState``, atomically.
 Sending
@@ -20,8 +22,8 @@ Sending
     ``report_unreachable``. A forwarded ``MsgProp`` or ``MsgReadIndex`` keeps the id of who asked in ``sender``.
 Snapshots
     ``Config.snapshot`` names one that the shell can send (at least up to what ``log.compact`` has dropped). On
-    ``MsgSnap`` the shell streams its data to ``to`` and then says ``report_snapshot``; the receiving shell keeps the data and steps
-    the message; ``Ready.snapshot`` says to install it, or, when the log was further, nothing does and the data go.
+    ``MsgSnap`` the shell streams its data to ``to`` and then says ``report_snapshot``; the receiving shell keeps the
+    data and steps the message; ``Ready.snapshot`` says to install it, or nothing does, when the log was further.
 Reads
     ``read_index(context)``; the read may be served once ``ReadState.index`` is applied. All reads that are asked for
     between two calls of ``ready`` or ``take_messages`` share one round of heartbeats.

@@ -41,6 +41,8 @@ class RaftLog:
         # of any run is one subtraction. One longer than _entries.
         self._ends = list(accumulate(map(_size, self._entries), initial=0))
         # Invariant: applied <= min(committed, stable) and committed <= last_index.
+        self.begins_anew = False
+        """What the disk has does not lead to this log: it must be told that the log begins after ``applied``."""
         self.applied: Index = compacted[0]
         self.stable: Index = self.last_index
         self.committed: Index = max(commit, compacted[0])
@@ -57,7 +59,9 @@ class RaftLog:
         first = entries[0].index if entries else index + 1
         at = index - first
         follows = first == index + 1 or (0 <= at < len(entries) and entries[at].term == term)
-        return cls(applied, entries[at + 1 :] if follows else (), commit)
+        log = cls(applied, entries[at + 1 :] if follows else (), commit if follows else index)
+        log.begins_anew = not follows
+        return log
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -180,6 +184,7 @@ class RaftLog:
         self._before = compacted
         self._entries = []
         self._ends = [0]
+        self.begins_anew = True
         self.applied = self.stable = self.committed = compacted[0]
 
     # -- cursors -------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ in this order::
     ready = node.ready()
     send(ready.messages)                          # rely on nothing
     answer_reads(ready.read_states)               # each once its index is applied
-    install(ready.snapshot)                       # durable, and the log on disk begins after it
+    install(ready.snapshot)                       # durable before the log begins anew
     apply(ready.committed)                        # apply_conf_change for those entries that are one
-    save(ready.hard_state, ready.entries)         # durable before the next line
+    save(ready.log_start, ready.hard_state, ready.entries)   # in one write, durable before the next line
     send(ready.promises)                          # rely on it
     node.advance(ready)
 
@@ -64,7 +64,9 @@ class Ready(NamedTuple):
     read_states: list[ReadState]
     """Reads that may be served once their index is applied."""
     snapshot: Snapshot | None
-    """To replace the machine's state; all entries up to its index, and any that do not follow on it, are void."""
+    """To replace the machine's state."""
+    log_start: Index | None = None
+    """The log on disk begins anew after this index, with ``entries``: all it has is void. To be saved with them."""
 
 
 class Node(Core):
@@ -91,7 +93,7 @@ class Node(Core):
         self._under_way = False
         self._held: list[Message] = []
         self._conf_index: Index = log.applied
-        self.become_follower(hard_state.term, 0)
+        self.become_follower(self.term, 0)
 
     @property
     def role(self) -> Role:
@@ -213,7 +215,7 @@ class Node(Core):
             or self.outbox
             or self.promises
             or self.read_states
-            or self.pending_snapshot
+            or self.log.begins_anew
             or self.acting.wants_ready()
         )
 
@@ -222,7 +224,7 @@ class Node(Core):
         check(not self._under_way, "every ready is followed by advance")
         self._under_way = True
         entries, state = self.log.unstable(), self.hard_state
-        worth_saving = state != self._saved and (entries or self.pending_snapshot or state[:2] != self._saved[:2])
+        worth_saving = state != self._saved and (entries or self.log.begins_anew or state[:2] != self._saved[:2])
         messages = self.take_messages()
         promises, self.outbox, self.promises = self.outbox + self.promises, [], []
         return Ready(
@@ -233,6 +235,7 @@ class Node(Core):
             promises,
             self.take_read_states(),
             self.pending_snapshot,
+            self.log.stable if self.log.begins_anew else None,
         )
 
     def take_messages(self) -> list[Message]:
@@ -258,6 +261,8 @@ class Node(Core):
         if ready.snapshot is not None:
             self.pending_snapshot = None
             self._conf_index = max(self._conf_index, ready.snapshot.index)
+        if ready.log_start is not None:
+            self.log.begins_anew = False
         if ready.hard_state is not None:
             self._saved = ready.hard_state
         if ready.committed:

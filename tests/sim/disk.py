@@ -37,11 +37,11 @@ class Disk:
         self._batch = 0
         self._ends: list[int] = []
 
-    def begin(self, hard_state: HardState | None, entries: list[Entry], reset_to: int = 0) -> None:
+    def begin(self, hard_state: HardState | None, entries: list[Entry], log_start: int | None = None) -> None:
         """Start to write a batch."""
         items: list[tuple[Any, bytes]] = []
-        if reset_to:
-            items.append((_RESET, _INDEX.pack(reset_to)))
+        if log_start is not None:
+            items.append((_RESET, _INDEX.pack(log_start)))
         for entry in entries:
             kind = _CONF_CHANGE if entry.kind is EntryKind.CONF_CHANGE else Kind.ENTRY
             items.append((kind, entry_payload(entry)))
@@ -82,6 +82,7 @@ class Disk:
         """Read all back and cut off what is torn."""
         scan = scan_segment(memoryview(bytes(self.log)))
         del self.log[scan.end :]
+        self.log += bytes(scan.end - len(self.log))  # only the last padding was torn
         self._batch = scan.batch
         self._ends = [end for end in self._ends if end <= scan.end]
         if not self._ends or self._ends[-1] != scan.end:

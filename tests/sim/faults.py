@@ -1,7 +1,7 @@
 """What goes wrong, how often, and how badly: all of it drawn from the run's one source of chance."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.network import Weather
@@ -32,11 +32,49 @@ class Plan:
     """Entries that are kept behind a checkpoint."""
     disk_delay: float
     disk_failure: float
+    at_leader: float
+    """Share of misfortunes that hit somebody who believes to lead, and of requests that go to one."""
+    think_ticks: float
+    """Clients pause up to so long between two operations."""
+    impatience: float
+    """Share of operations whose answer the client does not wait for before the next one."""
 
 
-def draw(dice: random.Random) -> Plan:
+def draw(dice: random.Random, harsh: bool = False) -> Plan:
     """A run's character: each kind of fault is absent from some runs, so that it cannot hide what others do."""
+    plan = _draw_any(dice)
+    return _storm(dice, plan) if dice.random() < 0.25 or harsh else plan
 
+
+def _storm(dice: random.Random, plan: Plan) -> Plan:
+    """Leaders come and go faster than their entries travel: what Raft's finer rules are for (Figure 8)."""
+    settings = plan.settings | {
+        "election_ticks": 5,
+        "heartbeat_ticks": 1,
+        "message_bytes_max": 1,
+        "inflight_messages_max": dice.choice([1, 2]),
+        "uncommitted_bytes_max": 0,
+    }
+    return replace(
+        plan,
+        members=dice.choice([3, 3, 5]),
+        clients=4,
+        settings=settings,
+        weather=Weather(loss=dice.choice([0.1, 0.3]), duplication=0.1, delay=dice.choice([0.5, 2.0]), straggling=0.02),
+        crash=dice.choice([0.05, 0.15]),
+        down_ticks=10,
+        partition=dice.choice([0.02, 0.1]),
+        partition_ticks=15,
+        stall=0.0,
+        membership=0.0,
+        disk_delay=0.5,
+        at_leader=0.9,
+        think_ticks=1,
+        impatience=0.7,
+    )
+
+
+def _draw_any(dice: random.Random) -> Plan:
     def rate(most: float) -> float:
         return dice.choice([0.0, most / 4, most])
 
@@ -76,4 +114,7 @@ def draw(dice: random.Random) -> Plan:
         keep=dice.choice([0, 2, 20]),
         disk_delay=dice.choice([0.05, 0.5, 3.0]),
         disk_failure=rate(0.002),
+        at_leader=dice.choice([0.2, 0.6]),
+        think_ticks=dice.choice([1, 5]),
+        impatience=dice.choice([0.0, 0.3]),
     )

@@ -38,7 +38,7 @@ class Operation:
         return True, self.written if value == self.expected else value
 
 
-def is_linearizable(operations: list[Operation], states_max: int = 200_000) -> bool | None:
+def is_linearizable(operations: list[Operation], states_max: int = 50_000) -> bool | None:
     """Whether an order exists; None if the search was given up."""
     operations = sorted(_relevant(operations), key=lambda op: op.invoked)
     must = sum(1 << at for at, op in enumerate(operations) if op.returned != NEVER)

@@ -158,8 +158,8 @@ class Member:
                 self._install(ready.snapshot)
             for entry in ready.committed:
                 self._apply(entry)
-            if ready.entries or ready.hard_state is not None or ready.snapshot is not None:
-                self.disk.begin(ready.hard_state, ready.entries, ready.snapshot.index if ready.snapshot else 0)
+            if ready.entries or ready.hard_state is not None or ready.log_start is not None:
+                self.disk.begin(ready.hard_state, ready.entries, ready.log_start)
                 self._writing = True
                 self.later(self.world.disk_delay(self), self._written, ready)
             else:
@@ -248,6 +248,9 @@ class Member:
         self.disk.checkpoint = self.machine.copy()
         self.world.counts["snapshot installed"] += 1
         self.note("installs a snapshot at", snapshot.index)
+        if self.world.disk_fails(self, 0.1):
+            self.world.counts["crash between snapshot and log"] += 1
+            self.later(0, self.world.crash, self)
 
     # -- clients -------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from raftstore.raft.message import Message, MsgSnap
 from raftstore.raft.node import Role
 from raftstore.raft.types import ConfState
 
-CHAOS_TICKS = 600
+CHAOS_TICKS = 300
 HEALING_TICKS = 600
 KEYS = ("a", "b")
 MEMBERS_MAX = 7
@@ -37,10 +37,11 @@ class Failure(AssertionError):
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, trace_length: int = 60) -> None:
+    def __init__(self, seed: int, trace_length: int = 60, harsh: bool = False) -> None:
+        """``harsh``: only the kind of run in which leaders come and go faster than their entries travel."""
         self.seed = seed
         self.dice = random.Random(seed)
-        self.plan: Plan = draw(self.dice)
+        self.plan: Plan = draw(self.dice, harsh)
         self.now = 0.0
         self.counts: Counter[str] = Counter()
         self.trace = Trace(trace_length)
@@ -52,6 +53,7 @@ class World:
         self._order = 0
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._written = 0
+        self._waits_for: dict[int, Operation] = {}
         self._instant = 0
         self._network = Network(self.dice, self.later, self.counts)
 
@@ -123,8 +125,8 @@ class World:
     def disk_delay(self, member: Member) -> float:
         return self.dice.random() * self.plan.disk_delay
 
-    def disk_fails(self, member: Member) -> bool:
-        return self._chaos and self.dice.random() < self.plan.disk_failure
+    def disk_fails(self, member: Member, chance: float = 0.0) -> bool:
+        return self._chaos and self.dice.random() < (chance or self.plan.disk_failure)
 
     def crash(self, member: Member) -> None:
         """Kill it, and start it again some time later."""
@@ -161,7 +163,8 @@ class World:
             (plan.skew / 50, self._skew),
         ):
             if dice.random() < chance:
-                misfortune(dice.choice(everybody))
+                leader = self._leader() if dice.random() < plan.at_leader else None
+                misfortune(leader or dice.choice(everybody))
 
     def _crash_one(self, member: Member) -> None:
         if member.alive:
@@ -214,8 +217,9 @@ class World:
 
     def _transfer(self, member: Member) -> None:
         leader = self._leader()
-        if leader is None or member is leader:
+        if leader is None:
             return
+        member = self.members[self.dice.choice(sorted(self.members))]
         leader.note("hands over to", member.id)
         try:
             leader.node.transfer_leadership(member.id)
@@ -263,9 +267,11 @@ class World:
 
     def _act(self, client: int) -> None:
         """One operation of a client; the next one when it has its answer or is tired of waiting."""
-        dice = self.dice
-        member = dice.choice([self.members[id] for id in sorted(self.members)])
         if not self._chaos:
+            return
+        dice = self.dice
+        member = self.members[dice.choice(sorted(self.members))]
+        if dice.random() < self.plan.at_leader:
             member = self._leader() or member
         if not member.alive or member.stalled:
             self.later(dice.random() * 10, self._act, client)
@@ -274,10 +280,16 @@ class World:
         accepted = member.read(operation) if operation.kind == "get" else member.write(operation)
         if accepted:
             self.history.append(operation)
-        if operation.returned == float("inf"):
-            self.later(dice.random() * 40 if accepted else 5.0, self._act, client)
+        if accepted and operation.returned == float("inf") and dice.random() >= self.plan.impatience:
+            self._waits_for[client] = operation
+            self.later(dice.random() * 40, self._give_up, client, operation)
         else:
-            self.later(dice.random() * 5, self._act, client)
+            self.later(dice.random() * self.plan.think_ticks, self._act, client)
+
+    def _give_up(self, client: int, operation: Operation) -> None:
+        if self._waits_for.get(client) is operation:
+            del self._waits_for[client]
+            self._act(client)
 
     def _draw_operation(self) -> Operation:
         dice = self.dice
@@ -298,6 +310,11 @@ class World:
             self._instant += 1
             operation.returned, operation.result = self._instant, result
             self.counts["answered " + operation.kind] += 1
+            for client, awaited in self._waits_for.items():
+                if awaited is operation:
+                    del self._waits_for[client]
+                    self.later(self.dice.random() * self.plan.think_ticks, self._act, client)
+                    return
 
     def _check_history(self) -> None:
         for key in KEYS:
@@ -326,7 +343,7 @@ class World:
             if not member.alive:
                 member.start()
         self._final = f"put final {self.seed} "
-        self.later(100, self._propose_last)
+        self.later(40, self._propose_last)
 
     def _propose_last(self) -> None:
         """One more write, after all that is still on its way; repeated until it is applied everywhere."""
