@@ -10,6 +10,7 @@ nothing is kept.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from typing import BinaryIO
 
@@ -90,8 +91,8 @@ class Download:
         return self.arrived if self.ended else self.arrived - 1
 
     def _read(self, offset: int, count: int) -> bytes:
-        self.file.seek(offset)
-        return self.file.read(count)
+        # Readers share the file, each in a thread of its own: none may move another's position.
+        return os.pread(self.file.fileno(), count, offset)
 
 
 class Mirror:

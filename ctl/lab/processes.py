@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,6 +88,9 @@ def start(component: Component, layout: Layout) -> "Started":
             env={**_inherited(), **ENVIRONMENT},
             start_new_session=True,
         )
+    # Popen returns within execve(2): until the kernel has placed the words, the process is one that find() cannot know.
+    while not command_line(child.pid) and child.poll() is None:
+        time.sleep(0)
     process = identify(child.pid) or Process(child.pid, 0)
     _write_pid(layout.pid_file(component.name), process)
     return Started(component, process, child)

@@ -133,7 +133,7 @@ async def test_exec_carries_outputs_and_the_exit_code(
     process = await kubectl(transport, "exec", "p", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     out, err = await process.communicate()
     assert (out, process.returncode) == (b"out\n", 7)
-    assert err.startswith(b"err\n")
+    assert b"err\n" in err  # kubectl itself may log a line before it, when an empty message comes early
     assert cluster.upgrades == ["SPDY/3.1" if transport else "v5.channel.k8s.io"]
 
 

@@ -80,6 +80,12 @@ def test_a_lost_pid_file_is_made_up_for_by_the_command_line(layout: Layout) -> N
     assert processes.recorded(layout.pid_file("sleeper")) == started.process
 
 
+def test_a_started_process_can_be_known_by_its_words_at_once(layout: Layout) -> None:
+    for number in range(20):
+        started = processes.start(sleeper(f"s{number}"), layout)
+        assert processes.command_line(started.process.pid), f"start {number} returned within execve"
+
+
 def test_a_pid_that_belongs_to_somebody_else_now_is_nobody(layout: Layout) -> None:
     path = layout.pid_file("other")
     path.write_text(json.dumps({"pid": os.getpid(), "started_ticks": 1}))
