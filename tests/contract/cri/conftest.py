@@ -259,6 +259,8 @@ class Runtime:
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not self.pids(), "end of leftover processes")
         self.cgroup.rmdir()
+        for top in {cgroup2(), *Path("/sys/fs/cgroup").iterdir()}:
+            _remove_cgroups(top / self.tag)
         subprocess.run(["ip", "link", "delete", self.tag], check=False, capture_output=True)
         subprocess.run(["nft", "delete", "table", "inet", f"knarr_{self.tag}"], check=False, capture_output=True)
         shutil.rmtree(self.base, ignore_errors=True)
@@ -274,6 +276,16 @@ def _describe(pid: int) -> str:
         return f"{pid} {status['Name']} parent {status['PPid'].strip()} pids {status['NSpid']} waits in {waits}"
     except (OSError, KeyError):
         return f"{pid} is ending"
+
+
+def _remove_cgroups(top: Path) -> None:
+    """What a daemon that could not clean up left."""
+    for directory in (*top.glob("*/"), top):
+        if (directory / "cgroup.kill").exists():
+            (directory / "cgroup.kill").write_text("1")
+        if directory.exists():
+            wait_for(lambda d=directory: not (d / "cgroup.procs").read_text(), "end of leftover containers")
+            directory.rmdir()
 
 
 def _join(procs: str) -> None:
