@@ -5,8 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos raftstore control cri_runtime proxy ctl
 PROTOS := $(wildcard protos/*/*.proto)
-SEEDS ?= 1000
-FROM ?= 0
 
 .PHONY: help demo test lint bench sim protos clean
 
@@ -48,10 +46,6 @@ lint: $(VENV)/tests
 bench: $(VENV)/tests
 	@tests/judges.sh
 	$(BIN)/python -m tests.bench
-
-sim: $(VENV)/tests
-	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM)
-	$(BIN)/python -m pytest -n 2 --timeout 3600 -k planted_bug tests/sim
 
 protos: $(VENV)/knarr
 	$(BIN)/python protos/generate.py
