@@ -89,7 +89,7 @@ class Containers:
         )
         await self._world.records.save(record)  # before the cgroup: whatever exists is found by its record
         limits = replace(spec.limits_of(config.linux.resources), devices=spec.device_rules(config, document["devices"]))
-        await self._world.ancestors.create(record.cgroup, limits)
+        self._world.ancestors.create(record.cgroup, limits)
         document["cgroup"]["tasks"] = self._world.cgroups.join(record.cgroup).tasks
         _write_spec(home, document)
         return record
@@ -100,7 +100,7 @@ class Containers:
             self._world.cgroups.remove(record.cgroup)
             await self._world.records.delete(record)
         shutil.rmtree(self._world.container_home(container_id), ignore_errors=True)
-        await self._world.ancestors.sweep()
+        self._world.ancestors.sweep()
 
     # --- start
 

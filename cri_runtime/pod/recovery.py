@@ -29,7 +29,7 @@ async def recover(world: World, sandboxes: Sandboxes, containers: Containers) ->
     for sandbox in list(world.sandboxes.values()):
         await _meet(world, sandboxes, containers, sandbox)
     await _discard_half_made(world, containers)
-    await world.ancestors.sweep()
+    world.ancestors.sweep()
     live = {s.record.id for s in world.sandboxes.values() if s.record.ready and not s.record.host_network}
     await world.network.reconcile(live)
 

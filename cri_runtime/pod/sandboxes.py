@@ -174,7 +174,7 @@ class Sandboxes:
         record = sandbox.record
         for container in self._world.containers_of(record.id):
             await self._containers.remove(container.record.id)
-        await self._world.ancestors.sweep()
+        self._world.ancestors.sweep()
         shutil.rmtree(self._world.sandbox_state(record.id), ignore_errors=True)
         await self._world.records.delete(record)
         del self._world.sandboxes[record.id]

@@ -122,7 +122,7 @@ class World:
     """The parent of what goes on between calls; set while the service runs."""
 
     def __post_init__(self) -> None:
-        self.ancestors = Ancestors(self.root, self.records, self.cgroups)
+        self.ancestors = Ancestors(self.state, self.cgroups)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` as a child of the service."""

@@ -294,7 +294,7 @@ def _join(procs: str) -> None:
 
 def _names(directory: Path) -> list[str]:
     return sorted(str(p.relative_to(directory)) for p in directory.glob("*/*.json")) + (
-        sorted(p.name for p in directory.iterdir() if p.name not in ("sandboxes", "containers", "cgroups.json"))
+        sorted(p.name for p in directory.iterdir() if p.name not in ("sandboxes", "containers"))
         if directory.exists()
         else []
     )
