@@ -40,10 +40,11 @@ class Plan:
     """Share of operations whose answer the client does not wait for before the next one."""
 
 
-def draw(dice: random.Random, harsh: bool = False) -> Plan:
+def draw(dice: random.Random, kind: str = "") -> Plan:
     """A run's character: each kind of fault is absent from some runs, so that it cannot hide what others do."""
     plan = _draw_any(dice)
-    return _storm(dice, plan) if dice.random() < 0.25 or harsh else plan
+    storm = dice.random() < 0.25
+    return KINDS[kind](dice, plan) if kind else _storm(dice, plan) if storm else plan
 
 
 def _storm(dice: random.Random, plan: Plan) -> Plan:
@@ -118,3 +119,41 @@ def _draw_any(dice: random.Random) -> Plan:
         think_ticks=dice.choice([1, 5]),
         impatience=dice.choice([0.0, 0.3]),
     )
+
+
+def _leases(dice: random.Random, plan: Plan) -> Plan:
+    """Leaders with leases are cut off again and again, and asked."""
+    plan = _storm(dice, plan)
+    settings = plan.settings | {
+        "election_ticks": 10,
+        "heartbeat_ticks": 3,
+        "lease_ticks": 8,
+        "check_quorum": True,
+        "read_option": ReadOption.LEASE,
+        "message_bytes_max": 1 << 20,
+        "inflight_messages_max": 256,
+    }
+    quiet = Weather(loss=0.02, duplication=0.1, delay=0.5, straggling=0.02)
+    return replace(plan, settings=settings, weather=quiet, crash=0.01, partition=0.05, partition_ticks=40, skew=0.1)
+
+
+def _members(dice: random.Random, plan: Plan) -> Plan:
+    """Members come and go all the time."""
+    return replace(
+        plan,
+        members=dice.choice([2, 3, 4]),
+        membership=dice.choice([0.03, 0.1]),
+        partition=0.06,
+        partition_ticks=40,
+        checkpoint=0.1,
+        keep=0,
+    )
+
+
+def _calm(dice: random.Random, plan: Plan) -> Plan:
+    """Nothing goes wrong."""
+    none: dict[str, float] = dict.fromkeys(["crash", "partition", "stall", "skew", "transfer", "membership"], 0.0)
+    return replace(plan, members=3, weather=Weather(), checkpoint=0.0, disk_failure=0.0, disk_delay=0.1, **none)  # type: ignore[arg-type]
+
+
+KINDS = {"calm": _calm, "storm": _storm, "leases": _leases, "members": _members}

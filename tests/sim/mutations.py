@@ -16,10 +16,10 @@ from raftstore.raft.core import Role
 from raftstore.raft.follower import Follower
 from raftstore.raft.leader import Leader
 from raftstore.raft.log import RaftLog
-from raftstore.raft.message import MsgApp, MsgAppResp, MsgHeartbeat, MsgSnap, MsgVote, MsgVoteResp
+from raftstore.raft.message import MsgHeartbeat, MsgSnap, MsgVote, MsgVoteResp
 from raftstore.raft.node import Node, Ready
 from raftstore.raft.quorum import JointQuorum, committed_index
-from raftstore.raft.types import Entry, HardState, Index
+from raftstore.raft.types import ConfState, Entry, HardState, Index
 
 
 def commit_old_terms(leader: Leader) -> None:
@@ -72,16 +72,6 @@ def read_before_first_commit(leader: Leader, member: int, context: int) -> None:
     leader.reads.add(member, context, leader.core.log.committed)
 
 
-def read_in_present_round(leader: Leader, member: int, context: int) -> None:
-    """Lets a read join a round that was sent before the read arrived."""
-    if leader.core.log.term(leader.core.log.committed) != leader.core.term:
-        leader.reads.add_early(member, context)
-    else:
-        leader.reads.round -= 1
-        leader.reads.add(member, context, leader.core.log.committed)
-        leader.reads.round += 1
-
-
 def pre_vote_is_election(candidate: PreCandidate) -> None:
     """Leads as soon as the pre-vote is won."""
     candidate.core.term += 1
@@ -94,17 +84,6 @@ def vote_twice(node: Node, m: MsgVote) -> None:
     node.send(MsgVoteResp(m.sender, node.id, m.term if granted else node.term, granted, m.pre))
     if granted and not m.pre:
         node.vote = m.sender
-
-
-def acknowledge_all_that_is_here(follower: Follower, m: MsgApp) -> None:
-    """Acknowledges a tail that the leader does not know."""
-    _on_append(follower, m)
-    last = follower.core.promises[-1]
-    if isinstance(last, MsgAppResp) and not last.rejected:
-        last.index = follower.core.log.last_index
-
-
-_on_append = Follower.on_append
 
 
 def no_consistency_check(log: RaftLog, prev_index: Index, prev_term: int, entries: Sequence[Entry]) -> bool:
@@ -125,9 +104,9 @@ def heartbeat_commits_all(leader: Leader) -> None:
     leader._confirm_reads()
 
 
-def only_new_voters(quorum: JointQuorum, match: dict[int, int]) -> int:
-    """Forgets the outgoing voters of a joint configuration."""
-    return committed_index(quorum.incoming, match) if quorum.incoming else 0
+def change_many_at_once(change: ConfChange, conf: ConfState, changed: ConfState) -> bool:
+    """Replaces several voters in one step."""
+    return False
 
 
 def learners_count(quorum: JointQuorum, match: dict[int, int]) -> int:
@@ -156,11 +135,6 @@ def lease_for_ever(leader: Leader) -> bool:
     return leader.core.config.read_option.value == "lease"
 
 
-def vote_under_lease(node: Node) -> bool:
-    """Votes although it has just heard of a leader."""
-    return False
-
-
 def stay_leader_quietly(node: Node, m: Any) -> bool:
     """A leader ignores that there is a higher term."""
     return node.role is not Role.LEADER and _meet_higher_term(node, m)
@@ -168,38 +142,36 @@ def stay_leader_quietly(node: Node, m: Any) -> bool:
 
 _meet_higher_term = Node._meet_higher_term
 
-MUTATIONS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    mutation.__name__: (owner, name, mutation)
-    for owner, name, mutation in [
-        (Leader, "_maybe_commit", commit_old_terms),
-        (Disk, "begin", forget_vote),
-        (Disk, "begin", forget_term),
-        (Node, "ready", promise_early),
-        (RaftLog, "is_up_to_date", always_up_to_date),
-        (RaftLog, "is_up_to_date", newer_if_longer),
-        (Leader, "_certain_read_index", read_without_quorum),
-        (Leader, "_add_read", read_before_first_commit),
-        (Leader, "_add_read", read_in_present_round),
-        (PreCandidate, "_win", pre_vote_is_election),
-        (Node, "_answer_vote", vote_twice),
-        (Follower, "on_append", acknowledge_all_that_is_here),
-        (RaftLog, "maybe_append", no_consistency_check),
-        (Leader, "_send_heartbeats", heartbeat_commits_all),
-        (JointQuorum, "committed_index", only_new_voters),
-        (JointQuorum, "committed_index", learners_count),
-        (Leader, "_check_conf_change", changes_overlap),
-        (Follower, "on_snapshot", keep_old_members),
-        (Leader, "_holds_lease", lease_for_ever),
-        (Node, "_is_under_lease", vote_under_lease),
-        (Node, "_meet_higher_term", stay_leader_quietly),
+MUTATIONS: dict[str, tuple[Any, str, Callable[..., Any], str, int]] = {
+    mutation.__name__: (owner, name, mutation, kind, first)
+    for owner, name, mutation, kind, first in [
+        (Leader, "_maybe_commit", commit_old_terms, "storm", 295),
+        (Disk, "begin", forget_vote, "storm", 10),
+        (Disk, "begin", forget_term, "storm", 10),
+        (Node, "ready", promise_early, "storm", 5),
+        (RaftLog, "is_up_to_date", always_up_to_date, "storm", 0),
+        (RaftLog, "is_up_to_date", newer_if_longer, "storm", 55),
+        (Leader, "_certain_read_index", read_without_quorum, "storm", 6),
+        (Leader, "_add_read", read_before_first_commit, "storm", 19),
+        (PreCandidate, "_win", pre_vote_is_election, "storm", 0),
+        (Node, "_answer_vote", vote_twice, "storm", 0),
+        (RaftLog, "maybe_append", no_consistency_check, "storm", 10),
+        (Leader, "_send_heartbeats", heartbeat_commits_all, "storm", 0),
+        (ConfChange, "_needs_joint", change_many_at_once, "members", 14),
+        (JointQuorum, "committed_index", learners_count, "members", 0),
+        (Leader, "_check_conf_change", changes_overlap, "members", 6),
+        (Follower, "on_snapshot", keep_old_members, "members", 0),
+        (Leader, "_holds_lease", lease_for_ever, "leases", 71),
+        (Node, "_meet_higher_term", stay_leader_quietly, "members", 74),
     ]
 }
+"""By name: what to replace, by what, the kind of run that should notice, and a seed that is near one that does."""
 
 
 @contextmanager
 def plant(name: str) -> Iterator[None]:
     """The core with one bug, for the length of the block."""
-    owner, attribute, mutation = MUTATIONS[name]
+    owner, attribute, mutation, _, _ = MUTATIONS[name]
     replacement: Any = property(mutation) if isinstance(vars(owner)[attribute], property) else mutation
     if isinstance(vars(owner)[attribute], classmethod):
         replacement = staticmethod(mutation)

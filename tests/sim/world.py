@@ -37,11 +37,11 @@ class Failure(AssertionError):
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, trace_length: int = 60, harsh: bool = False) -> None:
-        """``harsh``: only the kind of run in which leaders come and go faster than their entries travel."""
+    def __init__(self, seed: int, trace_length: int = 60, kind: str = "") -> None:
+        """``kind``: one of ``faults.KINDS``, or any."""
         self.seed = seed
         self.dice = random.Random(seed)
-        self.plan: Plan = draw(self.dice, harsh)
+        self.plan: Plan = draw(self.dice, kind)
         self.now = 0.0
         self.counts: Counter[str] = Counter()
         self.trace = Trace(trace_length)
@@ -67,10 +67,10 @@ class World:
     def run(self) -> "World":
         """Live through it. Raises Failure."""
         try:
-            self._begin()
-            self._until(CHAOS_TICKS)
+            self.begin()
+            self.until(CHAOS_TICKS)
             self._heal()
-            self._until(CHAOS_TICKS + HEALING_TICKS, self._has_settled)
+            self.until(CHAOS_TICKS + HEALING_TICKS, self._has_settled)
             check(self._has_settled(), "a healed cluster makes progress", waits_for=self._what_is_missing())
             self._check_history()
         except (InvariantBroken, Exception) as err:  # a crash of the core is a finding as well
@@ -81,7 +81,8 @@ class World:
             ) from err
         return self
 
-    def _until(self, end: float, enough: Callable[[], bool] = lambda: False) -> None:
+    def until(self, end: float, enough: Callable[[], bool] = lambda: False) -> None:
+        """Live until ``end``, or until there is ``enough``."""
         agenda = self._agenda
         look = self.now
         while agenda and agenda[0][0] <= end:
@@ -95,7 +96,8 @@ class World:
 
     # -- the cluster ---------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Bring the first members up, and let clients and misfortune loose."""
         first = range(1, self.plan.members + 1)
         for id in first:
             member = self._new_member(id)

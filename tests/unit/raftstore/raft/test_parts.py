@@ -1,10 +1,14 @@
 """The parts below the node, against the paper's sentences and naive twins."""
 
+import ast
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raftstore.errors import InvariantBroken
+from raftstore.raft import node as node_module
 from raftstore.raft.confchange import Change, ChangeType, ConfChange, Transition, bootstrap
 from raftstore.raft.core import Config
 from raftstore.raft.errors import ConfChangeRefused, ProposalDropped
@@ -313,3 +317,32 @@ def test_forwarded_proposals_that_are_refused_are_dropped_as_a_whole() -> None:
         node.propose([b"y", b"y"])
     node.step(MsgProp(1, 2, 0, [(b"y" * 40, EntryKind.COMMAND)]))
     assert node.log.last_index == 2
+
+
+# -- purity ------------------------------------------------------------------------------------------------------
+
+ORDER = [
+    *["types", "errors", "quorum", "confchange", "message", "progress", "log", "read"],
+    *["core", "follower", "candidate", "leader", "node"],
+]
+PURE = {
+    "abc",
+    "bisect",
+    "collections",
+    "collections.abc",
+    "dataclasses",
+    "enum",
+    "itertools",
+    "operator",
+    "struct",
+    "typing",
+}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_core_imports_only_from_its_left_and_nothing_impure(name: str) -> None:
+    source = (Path(node_module.__file__).parent / f"{name}.py").read_text()
+    imports = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    ours = {f"raftstore.raft.{left}" for left in ORDER[: ORDER.index(name)]} | {"raftstore.errors"}
+    assert imports <= ours | PURE
+    assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import)]
