@@ -14,7 +14,6 @@ help:
 	@echo 'make sim     simulate Raft clusters, SEEDS=1000 from FROM=0'
 	@echo 'make lint    ruff, mypy and the direction of imports'
 	@echo 'make bench   measure us against etcd, containerd, runc, crun, haproxy and kubectl (root)'
-	@echo 'make sim     simulate clusters of the store under faults: SEEDS=n, FROM=first'
 	@echo 'make protos  generate the Python code of the .proto files again'
 	@echo 'make clean   remove the virtual environment and all that is generated'
 
